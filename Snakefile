@@ -1,0 +1,27 @@
+# Knowledge distillation for speech recognition, from corpora to the papers' tables. Rules are in workflow/rules/,
+# what is compared and how big in config/.
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+
+
+report: "workflow/report/workflow.rst"
+
+
+rule all:
+    input:
+        f"{RESULTS}/soft_vs_hard/scores.csv",
+    default_target: True
+
+
+include: "workflow/rules/corpus.smk"
+include: "workflow/rules/text.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/decode.smk"
+include: "workflow/rules/report.smk"

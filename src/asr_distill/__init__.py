@@ -1,0 +1,1 @@
+"""Knowledge distillation for speech recognition, reproduced end to end by one command."""

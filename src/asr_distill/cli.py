@@ -1,0 +1,250 @@
+"""The command line: one sub-command per stage of the workflow; `snakemake` calls nothing else.
+
+Stages import what they need when they run, because starting torch takes longer than some stages.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+Log = Annotated[Path | None, typer.Option(help="File for log lines; standard error where there is none.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
+
+
+def main() -> None:
+    """Run a stage; a user's mistake or a full disk ends in one line on standard error and exit status 1."""
+    try:
+        app()
+    except ValueError as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.ENOENT, errno.EACCES, errno.EROFS):
+            raise
+        hint = "; free some space and run again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        _fail(f"{error.filename or 'file system'}: {error.strerror}{hint}")
+
+
+@app.command()
+def synthesize(corpus: Path, output: Path, workers: int = 1, log: Log = None) -> None:
+    """Speak the scale's synthetic parts into OUTPUT, laid out as LibriSpeech and Libri-Light."""
+    _start(log)
+    from asr_distill.corpus.synthesize import synthesize as run
+    from asr_distill.experiment import CorpusRecord
+    from asr_distill.experiment.records import SyntheticPart
+
+    record = CorpusRecord.read(corpus).corpus
+    parts = {name: part for name, part in record.parts.items() if isinstance(part, SyntheticPart)}
+    run(parts, folder=output, seed=record.seed, workers=workers)
+
+
+@app.command()
+def prepare(
+    corpus: Path,
+    part: str,
+    output: Path,
+    synthetic: Path = Path("synthetic"),
+    threads: Threads = 1,
+    log: Log = None,
+) -> None:
+    """Check every utterance of a corpus PART and store its features in OUTPUT."""
+    _start(log, threads=threads)
+    from asr_distill.experiment import CorpusRecord
+    from asr_distill.features.prepare import prepare as run
+
+    run(part, record=CorpusRecord.read(corpus), synthetic=synthetic, output=output)
+
+
+@app.command()
+def overview(corpus: Path, folder: Path, output: Path, quarantine: Path, log: Log = None) -> None:
+    """List the prepared parts in FOLDER and what was left out of them; check that no speaker is in two uses."""
+    _start(log)
+    from asr_distill.corpus import overview as module
+    from asr_distill.experiment import CorpusRecord
+
+    folders = {part: folder / part for part in CorpusRecord.read(corpus).corpus.parts}
+    module.overview(folders).to_csv(output, index=False)
+    module.quarantine(folders).to_csv(quarantine, index=False)
+
+
+@app.command()
+def tokenizer(record: Path, references: list[Path], output: Annotated[Path, typer.Option()], log: Log = None) -> None:
+    """Estimate the word pieces on the transcripts in REFERENCES."""
+    _start(log)
+    import json
+
+    from asr_distill.experiment import TokenizerRecord
+    from asr_distill.text.tokenizer import Tokenizer
+
+    settings = TokenizerRecord.read(record).tokenizer
+    lines = [json.loads(line)["text"] for path in references for line in path.read_text(encoding="utf-8").splitlines()]
+    output.write_bytes(Tokenizer.estimate(lines, vocabulary=settings.vocabulary, type=settings.type))
+
+
+@app.command()
+def train(
+    run: Path,
+    corpus: Annotated[Path, typer.Option()],
+    tokenizer: Annotated[Path, typer.Option()],
+    output: Annotated[Path, typer.Option()],
+    teacher: Path | None = None,
+    pseudo_labels: Annotated[list[Path] | None, typer.Option()] = None,
+    threads: Threads = 1,
+    log: Log = None,
+) -> None:
+    """Train the run described in RUN (run.yaml) into the folder OUTPUT, resuming where an earlier call stopped."""
+    _start(log, threads=threads)
+    from asr_distill.experiment import RunRecord
+    from asr_distill.training.loop import TrainingPaths
+    from asr_distill.training.loop import train as run_training
+
+    paths = TrainingPaths(
+        corpus=corpus, tokenizer=tokenizer, teacher=teacher, pseudo_labels=pseudo_labels or [], output=output
+    )
+    run_training(RunRecord.read(run), paths=paths)
+
+
+@app.command()
+def pseudo_label(
+    model: Path,
+    part: str,
+    output: Path,
+    corpus: Annotated[Path, typer.Option()],
+    tokenizer: Annotated[Path, typer.Option()],
+    settings: Annotated[Path, typer.Option()],
+    threads: Threads = 1,
+    log: Log = None,
+) -> None:
+    """Transcribe the unlabelled PART with a teacher MODEL into OUTPUT, a line of JSON per utterance."""
+    _start(log, threads=threads)
+    from asr_distill.decoding import decode
+    from asr_distill.experiment import DecodingRecord
+
+    tokens, loaded = _load(model, tokenizer)
+    chosen = DecodingRecord.read(settings).pseudo_labels
+    decode.pseudo_label(loaded, part=part, corpus=corpus, tokenizer=tokens, settings=chosen, output=output)
+
+
+@app.command(name="decode")
+def decode_command(
+    model: Path,
+    output: Path,
+    part: Annotated[list[str], typer.Option()],
+    corpus: Annotated[Path, typer.Option()],
+    tokenizer: Annotated[Path, typer.Option()],
+    settings: Annotated[Path, typer.Option()],
+    threads: Threads = 1,
+    log: Log = None,
+) -> None:
+    """Transcribe dev and test parts with MODEL into the folder OUTPUT."""
+    _start(log, threads=threads)
+    from asr_distill.decoding import decode
+    from asr_distill.experiment import DecodingRecord
+
+    tokens, loaded = _load(model, tokenizer)
+    chosen = DecodingRecord.read(settings).decoding
+    decode.decode_parts(loaded, parts=part, corpus=corpus, tokenizer=tokens, settings=chosen, output=output)
+
+
+@app.command()
+def score(study: Path, corpus: Path, runs: Path, scores: Path, errors: Path, log: Log = None) -> None:
+    """Count the word errors of every run of a STUDY into SCORES and, by utterance, ERRORS."""
+    _start(log)
+    from asr_distill.experiment import StudyRecord
+    from asr_distill.reporting import scores as module
+
+    scale = StudyRecord.read(study).scale
+    references = {part: corpus / part / "references.jsonl" for part in (*scale.parts("dev"), *scale.parts("test"))}
+    module.score(study, references=references, runs=runs, scores=scores, errors=errors)
+
+
+@app.command()
+def tables(study: Path, scores: Path, runs: Path, overview: Path, output: Path, log: Log = None) -> None:
+    """Write the paper's tables and the corpus table into OUTPUT."""
+    _start(log)
+    from asr_distill.reporting import tables as module
+
+    module.write_tables(study, scores=scores, runs=runs, output=output)
+    module.write_corpus_table(study, overview=overview, output=output)
+
+
+@app.command()
+def claims(study: Path, errors: Path, output: Path, log: Log = None) -> None:
+    """Decide the paper's claims into OUTPUT."""
+    _start(log)
+    from asr_distill.reporting.claims import write_claims
+
+    write_claims(study, errors=errors, output=output)
+
+
+@app.command()
+def illustrate(
+    study: Path,
+    output: Path,
+    model: Annotated[list[Path], typer.Option(help="One per run of the study's lattice figure, in its order.")],
+    corpus: Annotated[Path, typer.Option()],
+    tokenizer: Annotated[Path, typer.Option()],
+    threads: Threads = 1,
+    log: Log = None,
+) -> None:
+    """Compute the posteriors and spectrograms that two figures show into OUTPUT (npz)."""
+    _start(log, threads=threads)
+    from asr_distill.decoding.illustrations import illustrate as run
+    from asr_distill.experiment import StudyRecord
+
+    record = StudyRecord.read(study)
+    models = dict(zip(record.study.lattice.runs, model, strict=True))
+    run(record, models=models, corpus=corpus, tokenizer=tokenizer, output=output)
+
+
+@app.command()
+def schema(folder: Path) -> None:
+    """Write the JSON Schemas of config, scales and studies into FOLDER."""
+    import json
+
+    from asr_distill.experiment import Config, Scale, Study
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for record in (Config, Scale, Study):
+        text = json.dumps(record.model_json_schema(), indent=2) + "\n"
+        (folder / f"{record.__name__.lower()}.schema.json").write_text(text, encoding="utf-8")
+
+
+def _load(model: Path, tokenizer: Path):
+    """Return tokens and model, on the accelerator where there is one."""
+    import torch
+
+    from asr_distill.models.storage import load_model
+    from asr_distill.text.tokenizer import Tokenizer
+
+    tokens = Tokenizer.load(tokenizer)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return tokens, load_model(model, tokenizer=tokens.fingerprint, device=device)
+
+
+def _start(log: Path | None, *, threads: int | None = None) -> None:
+    """Send log lines to their file; where torch is used, give it exactly the threads of the job."""
+    handlers = [logging.FileHandler(log, mode="a", encoding="utf-8")] if log else None
+    form = "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(level=logging.INFO, format=form, datefmt="%H:%M:%S", handlers=handlers, force=True)
+    if threads is None:
+        return
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)  # denormal numbers slow a CPU's matrix products tenfold
+
+
+def _fail(message: str) -> None:
+    logging.getLogger(__name__).error(message)
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(1)

@@ -1,0 +1,1 @@
+"""Corpora: synthesis, adapters to corpora as published, checks of every utterance."""

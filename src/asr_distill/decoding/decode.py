@@ -1,0 +1,156 @@
+"""Transcribe prepared parts with a trained model: test and dev sets, unlabelled speech, a few utterances while training."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import jiwer
+import torch
+from lhotse.cut import Cut
+from torch import Tensor
+
+from asr_distill.decoding.beam import beam_search
+from asr_distill.decoding.greedy import greedy_search
+from asr_distill.decoding.hypothesis import Hypothesis
+from asr_distill.experiment import Decoding, PseudoLabels
+from asr_distill.features.reading import FeatureReader, read_cuts
+from asr_distill.models.transducer import Transducer
+from asr_distill.text.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+
+def decode_parts(
+    model: Transducer, *, parts: Sequence[str], corpus: Path, tokenizer: Tokenizer, settings: Decoding, output: Path
+) -> None:
+    """Transcribe parts into `output`/hypotheses.jsonl, and say in decoding.json how long that took."""
+    lines, timing = [], []
+    for part in parts:
+        cuts = list(read_cuts([corpus / part], originals_only=True))
+        reader = FeatureReader(cuts, cache_hours=0)
+        seconds = 0.0
+        for batch in _batches(cuts, seconds=settings.batch_seconds):
+            features, lengths = reader.collate(batch)
+            started = time.perf_counter()
+            hypotheses = transcribe(model, features, lengths, settings=settings)
+            seconds += time.perf_counter() - started
+            for cut, hypothesis in zip(batch, hypotheses, strict=True):
+                text = tokenizer.decode(hypothesis.tokens)
+                lines.append({"part": part, "id": cut.id, "text": text, "score": round(hypothesis.score, 4)})
+        audio = sum(cut.duration for cut in cuts)
+        timing.append({"part": part, "audio_seconds": round(audio, 2), "seconds": round(seconds, 3)})
+        log.info("%s: %.0f s of speech in %.1f s", part, audio, seconds)
+    lines.sort(key=lambda line: (line["part"], line["id"]))
+    _write_lines(output / "hypotheses.jsonl", lines)
+    summary = {"method": settings.method, "threads": torch.get_num_threads(), "parts": timing}
+    (output / "decoding.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+
+
+def pseudo_label(
+    model: Transducer, *, part: str, corpus: Path, tokenizer: Tokenizer, settings: PseudoLabels, output: Path
+) -> None:
+    """Transcribe an unlabelled part into the file `output`: a line per utterance, and why it is dropped if it is.
+
+    Raises:
+        ValueError: when every line is dropped.
+    """
+    cuts = list(read_cuts([corpus / part], originals_only=True))
+    reader = FeatureReader(cuts, cache_hours=0)
+    lines = []
+    for batch in _batches(cuts, seconds=settings.batch_seconds):
+        hypotheses = transcribe(model, *reader.collate(batch), settings=settings)
+        for cut, hypothesis in zip(batch, hypotheses, strict=True):
+            lines.append(_pseudo_label_line(cut, hypothesis, tokenizer=tokenizer, settings=settings))
+    kept = sum(line["kept"] for line in lines)
+    log.info("%s: %d of %d pseudo-labels kept", part, kept, len(lines))
+    if not kept:
+        raise ValueError(f"{part}: every one of {len(lines)} pseudo-labels was dropped; relax pseudo_labels in the scale")
+    _write_lines(output, sorted(lines, key=lambda line: line["id"]))
+
+
+@torch.inference_mode()
+def transcribe(model: Transducer, features: Tensor, lengths: Tensor, *, settings: Decoding) -> list[Hypothesis]:
+    """Transcribe a padded batch of log-mels (B, T, F) with lengths (B,)."""
+    device = model.feature_mean.device
+    features, lengths = features.to(device), lengths.to(device)
+    states, frames = model.encode(model.normalise(features, lengths), lengths)
+    if settings.method == "greedy":
+        return greedy_search(model, states, frames, max_symbols=settings.max_symbols_per_frame)
+    return beam_search(
+        model, states, frames, beam_size=settings.beam_size, max_symbols=settings.max_symbols_per_frame
+    )
+
+
+class DevSet:
+    """A fixed sample of the dev parts, transcribed greedily now and then during training."""
+
+    def __init__(self, parts: Sequence[str], *, corpus: Path, limit: int):
+        self.cuts = {}
+        for part in parts:
+            cuts = list(read_cuts([corpus / part], originals_only=True))
+            self.cuts[part] = cuts[:: max(1, len(cuts) // limit)][:limit]  # spread over the speakers
+        self.reader = FeatureReader([cut for cuts in self.cuts.values() for cut in cuts], cache_hours=float("inf"))
+
+    def word_error_rates(self, model: Transducer, *, tokenizer: Tokenizer) -> dict[str, float]:
+        """Return the word error rate of each part's sample, as a fraction."""
+        settings = Decoding()
+        rates = {}
+        for part, cuts in self.cuts.items():
+            references, hypotheses = [], []
+            for batch in _batches(cuts, seconds=settings.batch_seconds):
+                for cut, hypothesis in zip(
+                    batch, transcribe(model, *self.reader.collate(batch), settings=settings), strict=True
+                ):
+                    references.append(cut.supervisions[0].text)
+                    hypotheses.append(tokenizer.decode(hypothesis.tokens))
+            rates[part] = jiwer.wer(references, hypotheses)
+        return rates
+
+
+def _pseudo_label_line(
+    cut: Cut, hypothesis: Hypothesis, *, tokenizer: Tokenizer, settings: PseudoLabels
+) -> dict[str, object]:
+    count = len(hypothesis.tokens)
+    per_token = hypothesis.score / max(1, count)
+    reason = ""
+    if count < settings.min_tokens:
+        reason = f"{count} tokens, fewer than {settings.min_tokens}"
+    elif count / cut.duration > settings.max_tokens_per_second:
+        reason = f"{count / cut.duration:.1f} tokens per second, more than {settings.max_tokens_per_second}"
+    elif settings.min_score_per_token is not None and per_token < settings.min_score_per_token:
+        reason = f"score per token {per_token:.3f}, below {settings.min_score_per_token}"
+    return {
+        "id": cut.id,
+        "text": tokenizer.decode(hypothesis.tokens),
+        "score": round(hypothesis.score, 4),
+        "score_per_token": round(per_token, 4),
+        "tokens": count,
+        "tokens_per_second": round(count / cut.duration, 3),
+        "kept": not reason,
+        "reason": reason,
+    }
+
+
+def _batches(cuts: Iterable[Cut], *, seconds: float) -> Iterator[list[Cut]]:
+    """Yield batches of similar length, longest first, of at most `seconds` padded seconds."""
+    batch: list[Cut] = []
+    for cut in sorted(cuts, key=lambda cut: (-cut.duration, cut.id)):
+        if batch and batch[0].duration * (len(batch) + 1) > seconds:
+            yield batch
+            batch = []
+        batch.append(cut)
+    if batch:
+        yield batch
+
+
+def _write_lines(path: Path, lines: Iterable[dict[str, object]]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        for line in lines:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    temporary.replace(path)

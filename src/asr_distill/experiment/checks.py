@@ -1,0 +1,118 @@
+"""Cross-checks between and within records: every reference must lead somewhere, before any job starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from asr_distill.experiment.records import ManifestPart, Run, Scale, Study, nearest
+
+
+def check_scale(scale: Scale, *, where: str) -> None:
+    """Check a scale on its own.
+
+    Raises:
+        ValueError: naming the key, what was found and the nearest right word.
+    """
+    for use in ("labelled", "dev", "test"):
+        if not scale.parts(use):
+            raise ValueError(f"{where}: corpus.parts: none has use: {use}; training needs one")
+    for column, part in scale.columns.items():
+        _known(part, scale.parts("dev") + scale.parts("test"), f"{where}: columns.{column}", "part for dev or test")
+    for condition, part in scale.conditions.items():
+        _known(part, scale.parts("test"), f"{where}: conditions.{condition}", "part for test")
+    if 1.0 not in scale.features.speed_perturbation:
+        raise ValueError(f"{where}: features.speed_perturbation: the speed 1.0 must be among the speeds")
+    if scale.corpus.min_duration >= scale.corpus.max_duration:
+        raise ValueError(f"{where}: corpus.min_duration: {scale.corpus.min_duration} is not below max_duration")
+    for name, augmentation in scale.augmentations.items():
+        if augmentation.frequency_masks and augmentation.frequency_mask_width >= scale.features.mel_bins:
+            raise ValueError(
+                f"{where}: augmentations.{name}.frequency_mask_width: {augmentation.frequency_mask_width} "
+                f"hides all {scale.features.mel_bins} mel bins; write less"
+            )
+    _check_shared_manifests(scale, where=where)
+
+
+def check_study(study: Study, *, scale: Scale, printed: dict[str, Any], where: str, scale_name: str) -> None:
+    """Check a study's references to itself, to the scale and to the paper.
+
+    Raises:
+        ValueError: naming the key, what was found and the nearest right word.
+    """
+    for name, run in study.runs.items():
+        at = f"{where}: runs.{name}"
+        of_scale = f"in the scale '{scale_name}'"
+        _known(run.model, scale.models, f"{at}.model", f"model role {of_scale}")
+        _known(run.phase, scale.phases, f"{at}.phase", f"phase {of_scale}")
+        _known(run.augmentation, scale.augmentations, f"{at}.augmentation", f"augmentation {of_scale}")
+        if run.teacher is not None:
+            _known(run.teacher, study.runs, f"{at}.teacher", "run of this study")
+        if "unlabelled" in run.audio and not scale.parts("unlabelled"):
+            raise ValueError(f"{at}.audio: the scale '{scale_name}' has no unlabelled part; write audio: [labelled]")
+    for name, run in study.runs.items():
+        _check_teacher(study, name, run, scale=scale, where=f"{where}: runs.{name}")
+    _check_tables(study, printed=printed, where=where)
+    for name, claim in study.claims.items():
+        for condition in claim.conditions:
+            _known(condition, scale.conditions, f"{where}: claims.{name}.conditions", f"condition of '{scale_name}'")
+        for comparison in claim.comparisons:
+            for side in (comparison.left, comparison.right):
+                _known(side, study.runs, f"{where}: claims.{name}.comparisons", "run of this study")
+    for title, runs in study.figures.items():
+        for run in runs:
+            _known(run, study.runs, f"{where}: figures.{title}", "run of this study")
+    for run in study.lattice.runs:
+        _known(run, study.runs, f"{where}: lattice.runs", "run of this study")
+
+
+def _check_teacher(study: Study, name: str, run: Run, *, scale: Scale, where: str) -> None:
+    """Follow the chain of teachers to its end; compare frame rates where lattices are compared."""
+    seen = [name]
+    teacher = run.teacher
+    while teacher is not None:
+        if teacher in seen:
+            raise ValueError(f"{where}.teacher: runs teach each other in a circle: {' <- '.join([*seen, teacher])}")
+        seen.append(teacher)
+        teacher = study.runs[teacher].teacher
+    if run.teacher is None or run.targets == "hard":
+        return
+    own, its = (scale.models[study.runs[r].model].encoder.stack for r in (name, run.teacher))
+    if own != its:
+        raise ValueError(
+            f"{where}.teacher: '{run.teacher}' stacks {its} frames and '{name}' {own}: {run.targets} targets compare "
+            "lattices frame by frame, so both need the same encoder.stack"
+        )
+
+
+def _check_tables(study: Study, *, printed: dict[str, Any], where: str) -> None:
+    for name, table in study.tables.items():
+        at = f"{where}: tables.{name}"
+        _known(table.printed, printed["tables"], f"{at}.printed", "table of the paper")
+        for row in table.rows:
+            if row.run is not None:
+                _known(row.run, study.runs, f"{at}.rows", "run of this study")
+            if row.printed is not None:
+                _known(row.printed, printed["tables"][table.printed], f"{at}.rows", "row of the printed table")
+
+
+def _check_shared_manifests(scale: Scale, *, where: str) -> None:
+    """Parts cut from one manifest must not share speakers."""
+    users: dict[tuple[str, str], list[tuple[str, ManifestPart]]] = {}
+    for name, part in scale.corpus.parts.items():
+        if isinstance(part, ManifestPart):
+            users.setdefault((part.folder, part.name), []).append((name, part))
+    for parts in users.values():
+        whole = [name for name, part in parts if part.speakers == "all"]
+        rest = [name for name, part in parts if part.speakers == "rest"]
+        if whole and len(parts) > 1:
+            raise ValueError(
+                f"{where}: corpus.parts.{whole[0]}.speakers: 'all' leaves none for {parts[-1][0]}; write a number"
+            )
+        if len(rest) > 1 or (rest and parts[-1][0] != rest[0]):
+            raise ValueError(f"{where}: corpus.parts.{rest[0]}.speakers: only the last part can take the 'rest'")
+
+
+def _known(word: str, known: Iterable[str], where: str, what: str) -> None:
+    if word not in known:
+        raise ValueError(f"{where}: '{word}' is no {what}{nearest(word, known)}")

@@ -1,0 +1,184 @@
+"""Load config/ into records, hold the references of study and scale against each other, resolve runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from asr_distill.experiment.checks import check_scale, check_study
+from asr_distill.experiment.records import Config, Record, Scale, Study, nearest
+from asr_distill.experiment.resolved import (
+    CorpusRecord,
+    DecodingRecord,
+    ResolvedRecord,
+    RunRecord,
+    StudyRecord,
+    TokenizerRecord,
+)
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """The whole configuration of one call of the workflow, checked."""
+
+    config: Config
+    scale: Scale
+    studies: dict[str, Study]
+    printed: dict[str, dict[str, Any]]
+    """The papers' figures by study."""
+
+    def run(self, study: str, name: str, *, seed: int) -> RunRecord:
+        """Resolve one run of a study."""
+        run = self.studies[study].runs[name]
+        return RunRecord(
+            scale=self.config.scale,
+            study=study,
+            name=name,
+            seed=seed,
+            run=run,
+            model=self.scale.models[run.model],
+            phase=self.scale.phases[run.phase],
+            augmentation=self.scale.augmentations[run.augmentation],
+            features=self.scale.features,
+            labelled=self.scale.parts("labelled") if "labelled" in run.audio else (),
+            unlabelled=self.scale.parts("unlabelled") if "unlabelled" in run.audio else (),
+            dev=self.scale.parts("dev"),
+        )
+
+    def write(self) -> None:
+        """Write every resolved record below the work folder, touching only files whose content changes."""
+        work = Path(self.config.work) / self.config.scale
+        scale = self.scale
+        corpus = CorpusRecord(data=self.config.data, corpus=scale.corpus, features=scale.features)
+        write_if_changed(work / "corpus.yaml", corpus)
+        write_if_changed(work / "tokenizer.yaml", TokenizerRecord(tokenizer=scale.tokenizer))
+        decoding = DecodingRecord(decoding=scale.decoding, pseudo_labels=scale.pseudo_labels)
+        write_if_changed(work / "decoding.yaml", decoding)
+        for name, study in self.studies.items():
+            record = StudyRecord(
+                name=name,
+                study=study,
+                scale_name=self.config.scale,
+                scale=scale,
+                seeds=self.config.seeds,
+                printed=self.printed[name],
+            )
+            write_if_changed(work / name / "study.yaml", record)
+            for run in study.runs:
+                for seed in self.config.seeds:
+                    path = work / name / record.run_folder(run, seed) / "run.yaml"
+                    write_if_changed(path, self.run(name, run, seed=seed))
+
+
+def load_experiment(values: Mapping[str, Any], *, root: Path) -> Experiment:
+    """Load the scale and studies that `values` (config.yaml and --config) choose from the folder `root`/config.
+
+    Raises:
+        ValueError: one line naming the file and key that is wrong, what was found and what to write instead.
+    """
+    config = validated(Config, values, where="config/config.yaml or --config")
+    scale_path = _choose(root / "config/scales", config.scale, key="scale")
+    scale_values = _merge(read_yaml(scale_path), config.overrides)
+    where = _relative(scale_path, root)
+    scale = validated(Scale, scale_values, where=where)
+    check_scale(scale, where=where)
+    if not config.studies or not config.seeds:
+        raise ValueError("config: studies and seeds need at least one entry each, such as studies=[soft_vs_hard]")
+    if len(set(config.seeds)) < len(config.seeds):
+        raise ValueError(f"config: seeds: {list(config.seeds)} names a seed twice")
+    studies, printed = {}, {}
+    for name in config.studies:
+        path = _choose(root / "config/studies", name, key="studies")
+        where = _relative(path, root)
+        studies[name] = validated(Study, read_yaml(path), where=where)
+        printed[name] = load_printed(root, studies[name].paper)
+        check_study(studies[name], scale=scale, printed=printed[name], where=where, scale_name=config.scale)
+    return Experiment(config=config, scale=scale, studies=studies, printed=printed)
+
+
+def load_printed(root: Path, paper: str) -> dict[str, Any]:
+    """Return the figures that a paper prints."""
+    return read_yaml(_choose(root / "config/papers", paper, key="paper"))
+
+
+def write_if_changed(path: Path, record: ResolvedRecord) -> None:
+    """Write a record unless the file already says the same, so that its time stamp tells of real changes."""
+    text = record.to_yaml()
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def validated(record: type[R], values: object, *, where: str) -> R:
+    """Validate values as a record.
+
+    Raises:
+        ValueError: one line for the first thing that is wrong.
+    """
+    try:
+        return record.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        tags = ("synthetic", "librispeech", "librilight", "manifests")  # pydantic names the union's branch, YAML does not
+        location = ".".join(str(part) for part in first["loc"] if part not in tags)
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "union_tag_invalid":
+            message = f"source: '{first['ctx']['tag']}' is none{nearest(first['ctx']['tag'], tags)}"
+        found = first.get("input")
+        if first["type"] not in ("value_error", "missing") and not isinstance(found, (dict, list, tuple, Record)):
+            message += f", found {found!r}"
+        raise ValueError(f"{where}: {location + ': ' if location else ''}{message}") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping; a key given twice is an error."""
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 - derived from SafeLoader
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected keys and values, found {type(values).__name__}")
+    return values
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """SafeLoader that refuses duplicate keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _choose(folder: Path, name: str, *, key: str) -> Path:
+    path = folder / f"{name}.yaml"
+    if not path.is_file() or path.parent != folder:
+        known = sorted(p.stem for p in folder.glob("*.yaml"))
+        raise ValueError(f"{key}: '{name}' is not in config/{folder.name}/{nearest(name, known)}")
+    return path
+
+
+def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return base with changes laid over it, mapping by mapping."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _relative(path: Path, root: Path) -> str:
+    return str(path.relative_to(root))

@@ -1,0 +1,93 @@
+"""What a job is given: records with every reference followed, written as YAML beside the job's outputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from asr_distill.experiment.records import (
+    Augmentation,
+    Corpus,
+    Decoding,
+    Features,
+    ModelSize,
+    Name,
+    Phase,
+    PseudoLabels,
+    Record,
+    Run,
+    Scale,
+    Study,
+    Tokenizer,
+)
+
+
+class ResolvedRecord(Record):
+    """A record that is read from and written to YAML as a whole."""
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a record written by this project."""
+        return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+    def to_yaml(self) -> str:
+        """Return the record as YAML text, the same for the same record."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+class CorpusRecord(ResolvedRecord):
+    """Everything that decides the prepared corpus of a scale."""
+
+    data: str
+    corpus: Corpus
+    features: Features
+
+
+class TokenizerRecord(ResolvedRecord):
+    """Everything that decides the tokens of a scale, beside the transcripts."""
+
+    tokenizer: Tokenizer
+
+
+class DecodingRecord(ResolvedRecord):
+    """How the models of a scale are decoded."""
+
+    decoding: Decoding
+    pseudo_labels: PseudoLabels
+
+
+class RunRecord(ResolvedRecord):
+    """One training run with one seed."""
+
+    scale: str
+    study: str
+    name: str
+    seed: int
+    run: Run
+    model: ModelSize
+    phase: Phase
+    augmentation: Augmentation
+    features: Features
+    labelled: tuple[str, ...]
+    """Parts with human transcripts that the run trains on."""
+    unlabelled: tuple[str, ...]
+    """Parts transcribed by the teacher that the run trains on."""
+    dev: tuple[str, ...]
+
+
+class StudyRecord(ResolvedRecord):
+    """One study at one scale, with the figures its paper prints."""
+
+    name: str
+    study: Study
+    scale_name: str
+    scale: Scale
+    seeds: tuple[int, ...]
+    printed: dict[str, Any]
+    """The paper's YAML file."""
+
+    def run_folder(self, run: Name, seed: int) -> str:
+        """Return where a run lies below the study's work folder."""
+        return f"{run}/seed{seed}"

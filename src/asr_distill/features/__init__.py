@@ -1,0 +1,1 @@
+"""Features: log-mel spectrograms, their preparation and reading, and augmentation."""

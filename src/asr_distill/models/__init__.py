@@ -1,0 +1,1 @@
+"""Conformer encoder, prediction network, joint network, and the transducer made of them."""

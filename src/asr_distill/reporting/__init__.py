@@ -1,0 +1,1 @@
+"""Scores, tables, figures, claims, provenance and the report of a study."""

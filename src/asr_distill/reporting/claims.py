@@ -1,0 +1,196 @@
+"""The claims of a study: what the paper says, what our runs say, and whether that reproduces it."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from asr_distill.experiment.records import Claim, Comparison, Condition
+from asr_distill.experiment.resolved import StudyRecord
+from asr_distill.reporting.grid import Column, Grid, latex, markdown
+from asr_distill.reporting.inputs import read_errors
+from asr_distill.reporting.scores import generator, percent
+from asr_distill.reporting.tables import count, with_interval
+from asr_distill.scoring.significance import FEW_SPEAKERS, wer_difference
+from asr_distill.scoring.verdict import interval_confidence, judge, judge_claim, rules
+
+
+def write_claims(study: Path, *, errors: Path, output: Path) -> None:
+    """Decide the claims of a study and write <output>/claims.csv, .md and .tex.
+
+    Args:
+        study: the resolved study.yaml.
+        errors: errors.csv.
+        output: folder of the claims.
+
+    Raises:
+        ValueError: when a claim's condition has no words to decide it on.
+    """
+    record = StudyRecord.read(study)
+    decided = decide_claims(record, errors=read_errors(errors))
+    grids = claim_grids(record, decided)
+    output.mkdir(parents=True, exist_ok=True)
+    decided.to_csv(output / "claims.csv", index=False, lineterminator="\n")
+    text = "\n".join(markdown(grid, level=level) for level, grid in enumerate(grids, start=1))
+    (output / "claims.md").write_text(text, encoding="utf-8")
+    (output / "claims.tex").write_text("\n".join(latex(grid) for grid in grids), encoding="utf-8")
+
+
+CLAIM_COLUMNS = [
+    *["claim", "statement", "reported", "condition", "part", "left", "relation", "right", "left_wer", "right_wer"],
+    *["difference", "low", "high", "confidence", "relative", "p_value", "margin", "words", "speakers", "seeds"],
+    *["replicates", "reason", "verdict", "claim_verdict"],
+]
+
+
+def decide_claims(study: StudyRecord, *, errors: pd.DataFrame) -> pd.DataFrame:
+    """Return one row of text per claim, condition and comparison; rates and bounds are percent, `relative` too."""
+    rows = []
+    for name, claim in study.study.claims.items():
+        own = [
+            _decide(study, name, claim, comparison, condition, errors=errors)
+            for condition in claim.conditions
+            for comparison in claim.comparisons
+        ]
+        verdict = judge_claim(row["verdict"] for row in own)
+        rows += [{**row, "claim_verdict": verdict} for row in own]
+    return pd.DataFrame(rows, columns=CLAIM_COLUMNS)
+
+
+def claim_grids(study: StudyRecord, decided: pd.DataFrame) -> tuple[Grid, Grid]:
+    """Return two tables for people, of the rows of `decide_claims`: the claims, and what decides them."""
+    return _claims_grid(study, decided), _comparisons_grid(study, decided)
+
+
+def headline(decided: pd.DataFrame) -> dict[str, list[str]]:
+    """Return the claims by verdict, every verdict present."""
+    claims = decided.drop_duplicates("claim")
+    verdicts = ("reproduced", "not reproduced", "inconclusive")
+    return {verdict: list(claims[claims["claim_verdict"] == verdict]["claim"]) for verdict in verdicts}
+
+
+def run_name(run: str) -> str:
+    """Return a run's name for people."""
+    return run.replace("_", " ")
+
+
+def _decide(
+    study: StudyRecord, name: str, claim: Claim, comparison: Comparison, condition: Condition, *, errors: pd.DataFrame
+) -> dict[str, str]:
+    """Return one row of claims.csv but for the claim's verdict."""
+    scoring, part = study.scale.scoring, study.scale.conditions[condition]
+    left, right = (
+        errors[(errors["run"] == run) & (errors["part"] == part)] for run in (comparison.left, comparison.right)
+    )
+    try:
+        found = wer_difference(
+            left,
+            right,
+            rng=generator(scoring.seed, part, comparison.left, comparison.right),
+            replicates=scoring.replicates,
+            confidence=interval_confidence(comparison.relation, confidence=scoring.confidence),
+        )
+    except ValueError as error:
+        raise ValueError(f"claim {name}, {comparison.left} against {comparison.right} on {part}: {error}") from None
+    verdict = judge(comparison.relation, low=found.low, high=found.high, right=found.right, margin=scoring.margin)
+    return {
+        "claim": name,
+        "statement": claim.statement,
+        "reported": claim.reported,
+        "condition": condition,
+        "part": part,
+        "left": comparison.left,
+        "relation": comparison.relation,
+        "right": comparison.right,
+        "left_wer": percent(found.left),
+        "right_wer": percent(found.right),
+        "difference": percent(found.difference),
+        "low": percent(found.low),
+        "high": percent(found.high),
+        "confidence": f"{found.confidence:g}",
+        "relative": percent(found.relative),
+        "p_value": "nan" if math.isnan(found.p_value) else f"{found.p_value:.4f}",
+        "margin": percent(scoring.margin * found.right),
+        "words": str(found.words),
+        "speakers": str(found.speakers),
+        "seeds": str(found.seeds),
+        "replicates": str(found.replicates),
+        "reason": found.reason,
+        "verdict": verdict,
+    }
+
+
+def _claims_grid(study: StudyRecord, decided: pd.DataFrame) -> Grid:
+    claims = decided.drop_duplicates("claim")
+    rows = claims[["claim", "claim_verdict", "statement", "reported"]].itertuples(index=False, name=None)
+    totals = [f"{len(claims)} {verdict}" for verdict, claims in headline(decided).items()]
+    return Grid(
+        name=f"{study.name}-claims",
+        title=f"Claims: {study.study.title}",
+        caption=f"Scale “{study.scale_name}”: {', '.join(totals)}.",
+        columns=(
+            Column(label="claim", align="left"),
+            Column(label="verdict", align="left"),
+            Column(label="statement", align="prose"),
+            Column(label="paper reports", align="prose"),
+        ),
+        rows=tuple(rows),
+        deviations=(*study.scale.deviations, *study.study.deviations),
+    )
+
+
+def _comparisons_grid(study: StudyRecord, decided: pd.DataFrame) -> Grid:
+    left = [Column(label=label, align="left") for label in ("claim", "part", "compared")]
+    rates = [Column(label=label) for label in ("left", "right", "left − right", "level")]
+    rest = [Column(label=label) for label in ("relative", "p", "words", "speakers", "seeds")]
+    return Grid(
+        name=f"{study.name}-comparisons",
+        title="The comparisons that decide the claims",
+        caption="Word error rates in percent; differences in points, with bootstrap intervals paired by speaker.",
+        columns=(*left, *rates, Column(label="verdict", align="left"), *rest),
+        rows=tuple(_comparison_cells(row) for row in decided.to_dict("records")),
+        notes=claim_notes(study, decided),
+    )
+
+
+def _comparison_cells(row: dict[str, str]) -> tuple[str, ...]:
+    difference, relative, p_value = float(row["difference"]), float(row["relative"]), float(row["p_value"])
+    return (
+        row["claim"],
+        row["part"],
+        f"{run_name(row['left'])} {row['relation'].replace('<=', '≤')} {run_name(row['right'])}",
+        f"{float(row['left_wer']):.1f}",
+        f"{float(row['right_wer']):.1f}",
+        signed(with_interval(row["difference"], row["low"], row["high"]), positive=difference >= 0.05),
+        f"{100 * float(row['confidence']):g} %",
+        row["verdict"],
+        "n/a" if math.isnan(relative) else signed(f"{relative:.0f} %", positive=relative >= 0.5),
+        "n/a" if math.isnan(p_value) else (f"{p_value:.3f}" if p_value >= 0.001 else "< 0.001"),
+        count(int(row["words"])),
+        row["speakers"],
+        row["seeds"],
+    )
+
+
+def claim_notes(study: StudyRecord, decided: pd.DataFrame) -> tuple[str, ...]:
+    """Return the rules in words, and what the intervals do and do not cover."""
+    notes = list(rules(study.scale.scoring))
+    if len(study.seeds) == 1:
+        notes.append("One training seed: the intervals cover the test speakers, not the training seeds.")
+    else:
+        notes.append(
+            f"{len(study.seeds)} training seeds: the intervals cover the test speakers and the training seeds."
+        )
+    notes += [f"n/a: {reason}." for reason in decided["reason"].unique() if reason]
+    if ((decided["speakers"].astype(int) < FEW_SPEAKERS) & (decided["reason"] == "")).any():
+        notes.append(f"With fewer than {FEW_SPEAKERS} speakers a bootstrap interval is somewhat too short.")
+    notes.append("p is two-sided, of the hypothesis that both word error rates are equal; no correction across claims.")
+    return tuple(notes)
+
+
+def signed(text: str, *, positive: bool) -> str:
+    """Write minus signs as such, none before a rounded zero, and a plus before a positive number."""
+    return ("+" if positive else "") + re.sub(r"-(?!0(\.0)?(?![.\d]))", "−", text).replace("-", "")

@@ -1,0 +1,102 @@
+"""One self-contained HTML page for a study: claims, tables, figures, corpus, deviations, provenance."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from asr_distill.experiment.resolved import StudyRecord
+from asr_distill.reporting.captions import TITLES, captions, speed_caption
+from asr_distill.reporting.claims import claim_grids, headline
+from asr_distill.reporting.grid import NOTHING
+from asr_distill.reporting.inputs import read_claims, read_overview, read_scores, read_trainings
+from asr_distill.reporting.provenance import read_provenance
+from asr_distill.reporting.tables import corpus_grid, plural, table_frame, table_grid
+from asr_distill.reporting.times import times_grid
+
+MARKS = {"reproduced": "✓", "not reproduced": "✗", "inconclusive": "?"}
+"""Beside the words and the colour of a verdict."""
+TEMPLATE = "report.html.j2"
+
+
+def write_report(
+    study: Path,
+    *,
+    scores: Path,
+    claims: Path,
+    runs: Path,
+    overview: Path,
+    figures: Path,
+    times: Path,
+    provenance: Path,
+    output: Path,
+) -> None:
+    """Write the report; it needs no other file and asks for nothing over the network.
+
+    Args:
+        study: the resolved study.yaml.
+        scores: scores.csv.
+        claims: claims.csv.
+        runs: folder that holds <run>/seed<seed>/training.json.
+        overview: the corpus overview.
+        figures: folder of the figures that `write_figures` drew.
+        times: folder of times.csv and speed_and_memory.svg.
+        provenance: provenance.json.
+        output: the HTML file.
+    """
+    record, scored, decided = StudyRecord.read(study), read_scores(scores), read_claims(claims)
+    trainings = read_trainings(record, runs=runs)
+    grids = []
+    for name, table in record.study.tables.items():
+        frame = table_frame(record, table, scores=scored, trainings=trainings)
+        grids.append(table_grid(record, name, frame=frame, scores=scored))
+    drawn = [_figure(name, text, folder=figures) for name, text in captions(record).items()]
+    page = _template().render(
+        record=record,
+        verdicts=headline(decided),
+        claim_grids=claim_grids(record, decided),
+        tables=grids,
+        figures=drawn,
+        corpus=corpus_grid(record, read_overview(overview)),
+        times=times_grid(record, pd.read_csv(times / "times.csv")),
+        speed=_figure("speed_and_memory", speed_caption(record), folder=times),
+        deviations=(*record.scale.deviations, *record.study.deviations),
+        provenance=read_provenance(provenance),
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(page.lstrip(), encoding="utf-8")
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(marks=MARKS, nothing=NOTHING, plural=plural)
+    environment.filters["duration"] = _duration
+    return environment.get_template(TEMPLATE)
+
+
+def _figure(name: str, caption: str, *, folder: Path) -> dict[str, Any]:
+    """Return a figure for the page, its drawing as a data URI."""
+    path = folder / f"{name}.svg"
+    if not path.is_file():
+        raise ValueError(f"{path}: is missing; draw the figures before writing the report")
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    return {"name": name, "title": TITLES[name], "caption": caption, "source": f"data:image/svg+xml;base64,{data}"}
+
+
+def _duration(seconds: float | None) -> str:
+    """Return a duration as people say it: 45 s, 12 min, 3.2 h."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,102 @@
+"""Score the hypotheses of all runs of a study: scores.csv by run, seed and part; errors.csv by utterance."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from asr_distill.experiment.resolved import StudyRecord
+from asr_distill.reporting.inputs import run_seeds
+from asr_distill.scoring.significance import wer_interval
+from asr_distill.scoring.word_errors import read_hypotheses, read_references, word_errors
+
+MEAN = "mean"
+"""Stands in the column `seed` of scores.csv in rows that average over the seeds."""
+COUNTS = ["words", "speakers", "substitutions", "deletions", "insertions"]
+
+
+def score(study: Path, *, references: Mapping[str, Path], runs: Path, scores: Path, errors: Path) -> None:
+    """Score every run and seed of a study on every part with references.
+
+    Args:
+        study: the resolved study.yaml.
+        references: references.jsonl of each dev and test part, by name of the part.
+        runs: folder that holds <run>/seed<seed>/hypotheses.jsonl.
+        scores: written; run, seed ("mean" over seeds too), part, column of the paper, words, speakers, substitutions,
+            deletions, insertions, wer, low, high. Rates are percent, with their bootstrap interval.
+        errors: written; run, seed, part, id, speaker, words, errors.
+
+    Raises:
+        ValueError: when hypotheses and references do not fit together.
+    """
+    record = StudyRecord.read(study)
+    expected = read_references(references)
+    utterances = pd.concat(
+        [_score_run(record, run, seed, runs=runs, references=expected) for run, seed in run_seeds(record)],
+        ignore_index=True,
+    )
+    rows = pd.DataFrame(_summaries(record, utterances))
+    for path in (scores, errors):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    rows.to_csv(scores, index=False, lineterminator="\n")
+    columns = ["run", "seed", "part", "id", "speaker", "words", "errors"]
+    utterances[columns].to_csv(errors, index=False, lineterminator="\n")
+
+
+def generator(seed: int, *names: str) -> np.random.Generator:
+    """Return a random generator of its own for what is named, so that results depend on no order of calls."""
+    return np.random.default_rng([seed, zlib.crc32("/".join(names).encode())])
+
+
+def _score_run(study: StudyRecord, run: str, seed: int, *, runs: Path, references: pd.DataFrame) -> pd.DataFrame:
+    path = runs / study.run_folder(run, seed) / "hypotheses.jsonl"
+    try:
+        counted = word_errors(references, read_hypotheses(path))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: is missing; decode the run '{run}' with seed {seed} first") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return counted.assign(run=run, seed=seed)
+
+
+def _summaries(study: StudyRecord, utterances: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Yield the rows of scores.csv: for every run and part one row per seed, then their mean."""
+    columns = {part: column for column, part in study.scale.columns.items()}
+    scoring = study.scale.scoring
+    for (run, part), group in utterances.groupby(["run", "part"], sort=False):
+        seeds = [(str(seed), rows) for seed, rows in group.groupby("seed", sort=False)]
+        for seed, rows in [*seeds, (MEAN, group)]:
+            interval = wer_interval(
+                rows,
+                rng=generator(scoring.seed, run, part),
+                replicates=scoring.replicates,
+                confidence=scoring.confidence,
+            )
+            rates = {"wer": interval.wer, "low": interval.low, "high": interval.high}
+            yield {
+                "run": run,
+                "seed": seed,
+                "part": part,
+                "column": columns.get(part, ""),
+                **_counts(rows, seeds=len(seeds) if seed == MEAN else 1),
+                **{name: percent(rate) for name, rate in rates.items()},
+            }
+
+
+def _counts(rows: pd.DataFrame, *, seeds: int) -> dict[str, str]:
+    """Return words, speakers and edits of one pass over the part; edits are averaged over seeds."""
+    sums = rows[["words", "substitutions", "deletions", "insertions"]].sum() / seeds
+    decimals = 0 if seeds == 1 else 1
+    counts = {name: f"{sums[name]:.{decimals}f}" for name in ("substitutions", "deletions", "insertions")}
+    return {"words": f"{sums['words']:.0f}", "speakers": str(rows["speaker"].nunique()), **counts}
+
+
+def percent(rate: float) -> str:
+    """Return a fraction as percent with three decimals, "nan" where undefined."""
+    return "nan" if math.isnan(rate) else f"{100 * rate + 0.0:.3f}"

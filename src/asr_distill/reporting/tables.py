@@ -1,0 +1,204 @@
+"""The paper's tables, as printed beside ours, and the table of the corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from asr_distill.experiment.records import Row, Table
+from asr_distill.experiment.resolved import StudyRecord
+from asr_distill.reporting.grid import Column, Grid, write_grid
+from asr_distill.reporting.inputs import Training, read_overview, read_scores, read_trainings
+from asr_distill.reporting.scores import MEAN
+from asr_distill.scoring.significance import FEW_SPEAKERS, ONE_SPEAKER
+
+
+def write_tables(study: Path, *, scores: Path, runs: Path, output: Path) -> None:
+    """Write every table of a study as <output>/<table>.csv, .md and .tex.
+
+    Args:
+        study: the resolved study.yaml.
+        scores: scores.csv.
+        runs: folder that holds <run>/seed<seed>/training.json.
+        output: folder of the tables.
+    """
+    record, scored = StudyRecord.read(study), read_scores(scores)
+    trainings = read_trainings(record, runs=runs)
+    for name, table in record.study.tables.items():
+        frame = table_frame(record, table, scores=scored, trainings=trainings)
+        grid = table_grid(record, name, frame=frame, scores=scored)
+        write_grid(grid, folder=output)
+        frame.to_csv(output / f"{name}.csv", index=False, lineterminator="\n")
+
+
+def write_corpus_table(study: Path, *, overview: Path, output: Path) -> None:
+    """Write the parts of the corpus as <output>/corpus.csv, .md and .tex, from the overview that preparing it wrote."""
+    grid = corpus_grid(StudyRecord.read(study), read_overview(overview))
+    write_grid(grid, folder=output)
+    frame = read_overview(overview).assign(hours=lambda frame: frame["hours"].map("{:.4f}".format))
+    frame.to_csv(output / "corpus.csv", index=False, lineterminator="\n")
+
+
+def table_frame(
+    study: StudyRecord, table: Table, *, scores: pd.DataFrame, trainings: dict[tuple[str, int], Training]
+) -> pd.DataFrame:
+    """Return one table for machines: a row per row of the paper, all cells text, word error rates in percent."""
+    return pd.DataFrame([_cells(study, table, row, scores=scores, trainings=trainings) for row in table.rows])
+
+
+def table_grid(study: StudyRecord, name: str, *, frame: pd.DataFrame, scores: pd.DataFrame) -> Grid:
+    """Return one table for people, from its `table_frame`."""
+    table = study.study.tables[name]
+    shown = _shown_parts(study)
+    columns = [Column(label="", align="left")]
+    for heading, column in shown:
+        if column:
+            columns.append(Column(label="paper", group=heading))
+        columns.append(Column(label="ours", group=heading))
+    columns += [Column(label=label) for label in ("hours", "parameters", "steps", "batch", "seeds")]
+    rows = tuple(tuple(_shown_cells(row, shown)) for row in frame.to_dict("records"))
+    return Grid(
+        name=name,
+        title=table.caption,
+        caption=_caption(study, scores),
+        columns=tuple(columns),
+        rows=rows,
+        notes=_notes(study, table, scores),
+        deviations=(*study.scale.deviations, *study.study.deviations),
+    )
+
+
+def corpus_grid(study: StudyRecord, overview: pd.DataFrame) -> Grid:
+    """Return the corpus for people."""
+    counted = ("utterances", "speakers", "words", "quarantined")
+    rows = tuple(
+        (row["part"], row["use"], f"{row['hours']:.2f}", *(count(row[name]) for name in counted))
+        for row in overview.to_dict("records")
+    )
+    left, right = (
+        [Column(label=n, align="left") for n in ("part", "use")],
+        [Column(label=n) for n in ("hours", *counted)],
+    )
+    return Grid(
+        name="corpus",
+        title="Parts of the corpus",
+        caption=f"Scale “{study.scale_name}”. Quarantined utterances were left out and count nowhere else.",
+        columns=(*left, *right),
+        rows=rows,
+    )
+
+
+def count(number: float) -> str:
+    """Return a whole number with thin spaces between thousands; "" when it is missing."""
+    return "" if pd.isna(number) else f"{round(number):,}".replace(",", "\u202f")
+
+
+def plural(number: float, noun: str) -> str:
+    """Return "1 speaker" or "12 speakers"."""
+    return f"{count(number)} {noun}{'' if round(number) == 1 else 's'}"
+
+
+def _shown_parts(study: StudyRecord) -> list[tuple[str, str]]:
+    """Return (part, column of the paper) of every part a table shows: the paper's columns, then other test parts."""
+    columns = [(part, column) for column, part in study.scale.columns.items()]
+    return columns + [(part, "") for part in study.scale.parts("test") if part not in study.scale.columns.values()]
+
+
+def _cells(
+    study: StudyRecord,
+    table: Table,
+    row: Row,
+    *,
+    scores: pd.DataFrame,
+    trainings: dict[tuple[str, int], Training],
+) -> dict[str, str]:
+    """Return one row for machines; "" where the paper or we have no figure."""
+    means = scores[(scores["run"] == row.run) & (scores["seed"] == MEAN)].set_index("part")
+    printed: dict[str, float] = {}
+    if row.printed is not None:
+        printed = dict(zip(study.printed["columns"], study.printed["tables"][table.printed][row.printed], strict=True))
+    cells = {"row": row.label, "run": row.run or "", "printed_row": row.printed or ""}
+    for part, column in _shown_parts(study):
+        name = column or part
+        if column:
+            cells[f"{name}_printed"] = _printed(printed.get(column))
+        for figure in ("wer", "low", "high"):
+            cells[f"{name}_{figure}"] = f"{means.loc[part, figure]:.2f}" if part in means.index else ""
+    mine = [trainings[row.run, seed] for seed in study.seeds] if row.run else []
+    cells["hours"] = _same(f"{training.hours:.2f}" for training in mine)
+    cells["parameters"] = _same(str(training.parameters) for training in mine)
+    cells["steps"] = _same(str(training.steps) for training in mine)
+    cells["effective_batch"] = _same(f"{training.effective_batch:.1f}" for training in mine)
+    cells["seeds"] = str(len(mine)) if mine else ""
+    return cells
+
+
+def _shown_cells(row: dict[str, str], shown: list[tuple[str, str]]) -> Iterator[str]:
+    yield row["row"]
+    for part, column in shown:
+        if column:
+            yield row[f"{column}_printed"]
+        wer, low, high = (row[f"{column or part}_{figure}"] for figure in ("wer", "low", "high"))
+        yield with_interval(wer, low, high)
+    yield row["hours"]
+    yield magnitude(row["parameters"])
+    yield from (row[name] for name in ("steps", "effective_batch", "seeds"))
+
+
+def with_interval(wer: str, low: str, high: str) -> str:
+    """Return "8.1 [7.4, 8.9]" for percentages given as text."""
+    if not wer:
+        return ""
+    if "nan" in (low, high):
+        return f"{float(wer):.1f} [n/a]"
+    return f"{float(wer):.1f} [{float(low):.1f}, {float(high):.1f}]"
+
+
+def magnitude(parameters: str) -> str:
+    """Return a number of parameters as people say it: 612 k, 1.23 M."""
+    if not parameters.isdigit():
+        return parameters
+    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if int(parameters) >= size:
+            return f"{int(parameters) / size:.3g}\u00a0{unit}"
+    return parameters
+
+
+def _printed(wer: float | None) -> str:
+    return "" if wer is None else (f"{wer:.1f}" if round(wer, 1) == wer else f"{wer:g}")
+
+
+def _same(values: Iterator[str]) -> str:
+    """Return what all seeds have in common, or the range of what they have."""
+    distinct = sorted(set(values), key=float)
+    return f"{distinct[0]}–{distinct[-1]}" if len(distinct) > 1 else "".join(distinct)
+
+
+def _caption(study: StudyRecord, scores: pd.DataFrame) -> str:
+    sizes = scores.drop_duplicates("part").set_index("part")
+    words = [
+        f"{part} {plural(sizes.loc[part, 'words'], 'word')} by {plural(sizes.loc[part, 'speakers'], 'speaker')}"
+        for part, _ in _shown_parts(study)
+        if part in sizes.index
+    ]
+    return (
+        f"Word error rate in percent, no external language model. Paper: as printed in arXiv {study.printed['arxiv']}. "
+        f"Ours: scale “{study.scale_name}”; {'; '.join(words)}."
+    )
+
+
+def _notes(study: StudyRecord, table: Table, scores: pd.DataFrame) -> tuple[str, ...]:
+    confidence = f"{100 * study.scale.scoring.confidence:g} %"
+    several = len(study.seeds) > 1
+    what = "the mean over seeds and, in brackets, its" if several else "one training seed and, in brackets, the"
+    scope = "speakers and seeds" if several else "test speakers; it does not cover other training seeds"
+    notes = [f"Ours: {what} {confidence} bootstrap interval over {scope}."]
+    speakers = scores[scores["part"].isin([part for part, _ in _shown_parts(study)])]["speakers"].astype(int)
+    if speakers.min() == 1:
+        notes.append(f"n/a: {ONE_SPEAKER}.")
+    elif speakers.min() < FEW_SPEAKERS:
+        notes.append(f"A part with fewer than {FEW_SPEAKERS} speakers has an interval that is somewhat too short.")
+    notes.append("Paper and ours differ in corpus and size at most scales: compare the order of rows, not the figures.")
+    return (*notes, *([table.note] if table.note else []))

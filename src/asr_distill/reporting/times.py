@@ -1,0 +1,136 @@
+"""Wall time, memory and real-time factor of the runs: figures that vary, so they stand in files of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from asr_distill.experiment.resolved import StudyRecord
+from asr_distill.reporting import style
+from asr_distill.reporting.captions import captions_text, speed_caption
+from asr_distill.reporting.claims import run_name
+from asr_distill.reporting.grid import Column, Grid, write_grid
+from asr_distill.reporting.inputs import read_trainings, run_seeds
+from asr_distill.scoring.word_errors import read_references
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """What Snakemake measured of one job; NaN where it could not."""
+
+    seconds: float
+    megabytes: float
+    """Peak resident memory."""
+
+
+def write_times(study: Path, *, references: Mapping[str, Path], runs: Path, output: Path) -> None:
+    """Write times.csv, .md, .tex and speed_and_memory.svg, .png, .md into a folder.
+
+    Args:
+        study: the resolved study.yaml.
+        references: references.jsonl of every part that was decoded, by name of the part.
+        runs: folder that holds <run>/seed<seed>/training.json and, if measured, train.tsv and decode.tsv.
+        output: folder of the table and the figure.
+    """
+    record = StudyRecord.read(study)
+    speech = float(read_references(references)["duration"].sum())
+    frame = times_frame(record, runs=runs, speech_seconds=speech)
+    write_grid(times_grid(record, frame), folder=output)
+    frame.round(4).to_csv(output / "times.csv", index=False, lineterminator="\n")
+    with style.house_style():
+        style.save(speed_figure(frame), folder=output, name="speed_and_memory")
+    text = captions_text({"speed_and_memory": speed_caption(record)})
+    (output / "speed_and_memory.md").write_text(text, encoding="utf-8")
+
+
+def times_frame(study: StudyRecord, *, runs: Path, speech_seconds: float) -> pd.DataFrame:
+    """Return one row per run and seed: device, seconds and megabytes of training and decoding, real-time factor."""
+    trainings = read_trainings(study, runs=runs)
+    rows = []
+    for run, seed in run_seeds(study):
+        folder = runs / study.run_folder(run, seed)
+        train, decode = (read_benchmark(folder / f"{job}.tsv") for job in ("train", "decode"))
+        row = {"run": run, "seed": seed, "device": trainings[run, seed].device}
+        row |= {"loop_seconds": trainings[run, seed].seconds}
+        row |= {"train_seconds": train.seconds, "train_megabytes": train.megabytes}
+        row |= {"decode_seconds": decode.seconds, "decode_megabytes": decode.megabytes}
+        row["real_time_factor"] = decode.seconds / speech_seconds if speech_seconds else math.nan
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def times_grid(study: StudyRecord, frame: pd.DataFrame) -> Grid:
+    """Return the times for people."""
+    labels = {"train": ("loop, s", "job, s", "memory, MB"), "decode": ("job, s", "memory, MB", "RTF")}
+    columns = [Column(label="run", align="left"), Column(label="seed"), Column(label="device", align="left")]
+    columns += [Column(label=label, group=group) for group, group_labels in labels.items() for label in group_labels]
+    rows = tuple(
+        (
+            run_name(row["run"]),
+            str(row["seed"]),
+            row["device"],
+            *(_shown(row[key], decimals=1) for key in ("loop_seconds", "train_seconds")),
+            _shown(row["train_megabytes"], decimals=0),
+            _shown(row["decode_seconds"], decimals=1),
+            _shown(row["decode_megabytes"], decimals=0),
+            _shown(row["real_time_factor"], decimals=4),
+        )
+        for row in frame.to_dict("records")
+    )
+    return Grid(
+        name="times",
+        title="Wall time, memory and real-time factor",
+        caption=f"Scale “{study.scale_name}”. {speed_caption(study)}",
+        columns=tuple(columns),
+        rows=rows,
+    )
+
+
+def speed_figure(frame: pd.DataFrame) -> Figure:
+    """Draw three panels of bars, one bar per run: training time, training memory, real-time factor."""
+    panels = {
+        "train_seconds": ("training job, minutes", 1 / 60),
+        "train_megabytes": ("peak memory of training, GB", 1 / 1000),
+        "real_time_factor": ("real-time factor of decoding", 1.0),
+    }
+    means = frame.groupby("run", sort=False)[list(panels)].mean()
+    figure = style.new_figure(height=0.8 + 0.26 * len(means))
+    axes = figure.subplots(1, len(panels), sharey=True)
+    places = np.arange(len(means))
+    for panel, (key, (label, factor)) in zip(axes, panels.items(), strict=True):
+        values = factor * means[key].to_numpy()
+        panel.barh(places, np.nan_to_num(values), height=0.55, color="#56B4E9")
+        for place, value in zip(places, values, strict=True):
+            text = "n/a" if math.isnan(value) else f"{value:.3g}"
+            panel.annotate(text, (np.nan_to_num(value), place), (3, 0), textcoords="offset points", va="center", size=7)
+        panel.set_xlabel(label)
+        panel.margins(x=0.22)
+        panel.set_xlim(left=0)
+        panel.xaxis.set_major_locator(MaxNLocator(4))
+        panel.spines["left"].set_visible(False)
+        panel.tick_params(axis="y", length=0)
+    axes[0].set_yticks(places, [run_name(run) for run in means.index])
+    axes[0].invert_yaxis()
+    return figure
+
+
+def read_benchmark(path: Path) -> Benchmark:
+    """Read one of Snakemake's benchmark files: the last row; NaN for what is missing or was not measured."""
+    if not path.is_file():
+        return Benchmark(seconds=math.nan, megabytes=math.nan)
+    rows = pd.read_csv(path, sep="\t", na_values=["-", "NA", ""])
+    if rows.empty or not {"s", "max_rss"} <= set(rows):
+        raise ValueError(f"{path}: is no benchmark file of Snakemake: it lacks the columns s and max_rss; delete it")
+    last = rows.iloc[-1]
+    return Benchmark(seconds=float(last["s"]), megabytes=float(last["max_rss"]))
+
+
+def _shown(value: float, *, decimals: int) -> str:
+    return "" if math.isnan(value) else f"{value:.{decimals}f}"

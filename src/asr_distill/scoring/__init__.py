@@ -1,0 +1,1 @@
+"""Word error rates, their intervals, and when a claim counts as reproduced."""

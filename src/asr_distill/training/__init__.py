@@ -1,0 +1,1 @@
+"""Training: data, objective, optimisation, checkpoints, and the loop that holds them together."""

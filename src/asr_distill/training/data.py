@@ -1,0 +1,171 @@
+"""Batches for training: transcripts of labelled speech, the teacher's transcripts of unlabelled speech, bucketed."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from lhotse import CutSet
+from lhotse.cut import Cut
+from lhotse.dataset.sampling import DynamicBucketingSampler
+from lhotse.dataset.sampling.base import SamplingConstraint
+from torch.nn.utils.rnn import pad_sequence
+
+from asr_distill.experiment import RunRecord
+from asr_distill.features.reading import FeatureReader, original_id, read_cuts
+from asr_distill.text.tokenizer import Tokenizer
+from asr_distill.training.objective import Batch
+
+log = logging.getLogger(__name__)
+
+NUM_BUCKETS = 8
+BUFFER = 20_000
+"""Cuts shuffled at a time."""
+
+
+@dataclass
+class LatticeConstraint(SamplingConstraint):
+    """Bounds a batch by its number of utterances and by its lattice nodes, padding included."""
+
+    max_utterances: int
+    max_nodes: int
+    stack: int
+    num: int = 0
+    frames: int = 0
+    labels: int = 0
+
+    def add(self, example: Cut) -> None:
+        """Count a cut."""
+        self.num += 1
+        self.frames = max(self.frames, encoder_frames(example, stack=self.stack))
+        self.labels = max(self.labels, len(example.tokens))
+
+    def nodes(self, *, num: int) -> int:
+        """Return the padded lattice nodes of `num` utterances as large as the largest so far."""
+        return num * self.frames * (self.labels + 1)
+
+    def exceeded(self) -> bool:
+        """Tell whether the batch is too large."""
+        return self.num > self.max_utterances or self.nodes(num=self.num) > self.max_nodes
+
+    def close_to_exceeding(self) -> bool:
+        """Tell whether one more utterance of the same size would be too much."""
+        return self.num + 1 > self.max_utterances or self.nodes(num=self.num + 1) > self.max_nodes
+
+    def reset(self) -> None:
+        """Start a new batch."""
+        self.num = self.frames = self.labels = 0
+
+    def measure_length(self, example: Cut) -> float:
+        """Return the lattice nodes of a cut, by which buckets are formed."""
+        return encoder_frames(example, stack=self.stack) * (len(example.tokens) + 1)
+
+
+class TrainingData:
+    """All utterances of a run with their token ids, in batches, epoch after epoch, the same order for the same seed."""
+
+    def __init__(self, cuts: CutSet, *, run: RunRecord):
+        self.cuts, self.run = cuts, run
+        self.reader = FeatureReader(cuts, cache_hours=run.features.cache_hours)
+
+    def batches(self, *, epoch: int = 0, position: int = 0) -> Iterator[tuple[Batch, int, int]]:
+        """Yield batches for ever from a position on, each with the epoch and position of the one that follows it."""
+        while True:
+            for cuts in islice(self._sampler(epoch), position, None):
+                position += 1
+                yield self._collate(list(cuts)), epoch, position
+            epoch, position = epoch + 1, 0
+
+    def _sampler(self, epoch: int) -> DynamicBucketingSampler:
+        phase = self.run.phase
+        constraint = LatticeConstraint(
+            max_utterances=phase.batch_utterances,
+            max_nodes=phase.batch_nodes,
+            stack=self.run.model.encoder.stack,
+        )
+        sampler = DynamicBucketingSampler(
+            self.cuts,
+            constraint=constraint,
+            num_buckets=max(2, min(NUM_BUCKETS, len(self.cuts) // (2 * phase.batch_utterances))),
+            shuffle=True,
+            seed=self.run.seed,
+            buffer_size=BUFFER,
+            world_size=1,
+            rank=0,
+        )
+        sampler.set_epoch(epoch)
+        return sampler
+
+    def _collate(self, cuts: Sequence[Cut]) -> Batch:
+        features, lengths = self.reader.collate(cuts)
+        labels = [torch.tensor(cut.tokens, dtype=torch.long) for cut in cuts]
+        return Batch(
+            features=features,
+            feature_lengths=lengths,
+            labels=pad_sequence(labels, batch_first=True),
+            label_lengths=torch.tensor([len(tokens) for tokens in labels]),
+        )
+
+
+def load_training_data(
+    run: RunRecord, *, corpus: Path, tokenizer: Tokenizer, pseudo_labels: Sequence[Path]
+) -> TrainingData:
+    """Load the run's parts from the prepared corpus and give every utterance its tokens.
+
+    Raises:
+        ValueError: when nothing is left to train on, or the batch is larger than the data.
+    """
+    transcripts = read_pseudo_labels(pseudo_labels)
+    cuts = [*_labelled(run, corpus=corpus), *_unlabelled(run, corpus=corpus, transcripts=transcripts)]
+    if not cuts:
+        raise ValueError(f"{run.name}: no utterance to train on: every pseudo-label was dropped; relax pseudo_labels")
+    for cut, text in cuts:
+        cut.custom = (cut.custom or {}) | {"tokens": tokenizer.encode(text)}
+    if len(cuts) < run.phase.batch_utterances:
+        raise ValueError(
+            f"phases.{run.run.phase}.batch_utterances: {run.phase.batch_utterances} is more than the {len(cuts)} "
+            f"utterances of {run.name}; write at most {len(cuts)}"
+        )
+    return TrainingData(CutSet.from_cuts(cut for cut, _ in cuts), run=run)
+
+
+def read_pseudo_labels(paths: Sequence[Path]) -> dict[str, str]:
+    """Return the transcripts that were kept, by utterance id."""
+    lines = [json.loads(line) for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
+    return {line["id"]: line["text"] for line in lines if line["kept"]}
+
+
+def encoder_frames(cut: Cut, *, stack: int) -> int:
+    """Return the number of encoder frames of a cut."""
+    return -(-cut.num_frames // stack)
+
+
+def hours_by_part(run: RunRecord, *, data: TrainingData) -> tuple[float, float]:
+    """Return the hours of labelled and of unlabelled speech trained on, copies at other speeds left out."""
+    hours = {True: 0.0, False: 0.0}
+    for cut in data.cuts:
+        if original_id(cut) == cut.id:
+            hours[bool(cut.supervisions[0].text)] += cut.duration / 3600
+    return hours[True], hours[False]
+
+
+def _labelled(run: RunRecord, *, corpus: Path) -> Iterator[tuple[Cut, str]]:
+    for cut in read_cuts(corpus / part for part in run.labelled):
+        yield cut, cut.supervisions[0].text
+
+
+def _unlabelled(run: RunRecord, *, corpus: Path, transcripts: Mapping[str, str]) -> Iterator[tuple[Cut, str]]:
+    dropped = 0
+    for cut in read_cuts(corpus / part for part in run.unlabelled):
+        text = transcripts.get(original_id(cut))
+        if text is None:
+            dropped += 1
+        else:
+            yield cut, text
+    if dropped:
+        log.info("%d unlabelled cuts are left out, because their pseudo-labels were dropped", dropped)

@@ -1,0 +1,122 @@
+# The checked configuration, and the input functions that follow its references.
+import sys
+from pathlib import Path
+
+from asr_distill.experiment import load_experiment
+
+try:
+    experiment = load_experiment(config, root=Path(workflow.basedir))
+except ValueError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(1)
+experiment.write()
+
+SCALE = experiment.config.scale
+WORK = f"{experiment.config.work}/{SCALE}"
+RESULTS = f"{experiment.config.results}/{SCALE}"
+CORPUS = f"{WORK}/corpus"
+TOKENIZER = f"{WORK}/tokenizer.model"
+PARTS = list(experiment.scale.corpus.parts)
+SCORED = [*experiment.scale.parts("dev"), *experiment.scale.parts("test")]
+LABELLED = experiment.scale.parts("labelled")
+SYNTHETIC = [name for name, part in experiment.scale.corpus.parts.items() if part.source == "synthetic"]
+RUN = f"{WORK}/{{study}}/{{run}}/seed{{seed}}"
+
+
+wildcard_constraints:
+    study="|".join(experiment.studies),
+    part="|".join(PARTS),
+    seed=r"\d+",
+
+
+def run_record(wildcards):
+    """Resolved record of the run that a job is about."""
+    return experiment.run(wildcards.study, wildcards.run, seed=int(wildcards.seed))
+
+
+def synthetic_corpus(wildcards):
+    """The synthesised corpus, for the parts that come from it."""
+    return f"{WORK}/synthetic" if wildcards.part in SYNTHETIC else []
+
+
+def prepared(name, parts=PARTS):
+    """One file of each prepared part."""
+    return expand(f"{CORPUS}/{{part}}/{name}", part=parts)
+
+
+def teacher_model(wildcards):
+    """The teacher that a run needs while it trains: for soft and mixed targets."""
+    record = run_record(wildcards)
+    return [teacher_file(wildcards, "model.safetensors")] if record.run.transducer_weight < 1 else []
+
+
+def pseudo_labels(wildcards):
+    """The teacher's transcripts of the unlabelled parts that a run trains on."""
+    record = run_record(wildcards)
+    return [teacher_file(wildcards, f"pseudo_labels/{part}.jsonl") for part in record.unlabelled]
+
+
+def teacher_file(wildcards, name):
+    teacher = run_record(wildcards).run.teacher
+    return f"{WORK}/{wildcards.study}/{teacher}/seed{wildcards.seed}/{name}"
+
+
+def teacher_option(wildcards, input):
+    return ["--teacher", *input.teacher] if input.teacher else []
+
+
+def pseudo_label_options(wildcards, input):
+    return [word for path in input.pseudo_labels for word in ("--pseudo-labels", path)]
+
+
+def part_options(wildcards):
+    return [word for part in SCORED for word in ("--part", part)]
+
+
+def training_parts(wildcards):
+    """The prepared parts that a run reads."""
+    record = run_record(wildcards)
+    return prepared("statistics.json", [*record.labelled, *record.unlabelled, *record.dev])
+
+
+def study_runs(wildcards, name):
+    """One file of every run and seed of a study."""
+    runs = experiment.studies[wildcards.study].runs
+    folder = f"{WORK}/{wildcards.study}/{{run}}/seed{{seed}}/{name}"
+    return expand(folder, run=runs, seed=experiment.config.seeds)
+
+
+def hypotheses(wildcards):
+    return study_runs(wildcards, "hypotheses.jsonl")
+
+
+def summaries(wildcards):
+    return study_runs(wildcards, "training.json") + study_runs(wildcards, "curve.csv")
+
+
+def benchmarks(wildcards):
+    return study_runs(wildcards, "train.tsv") + study_runs(wildcards, "decode.tsv")
+
+
+def lattice_models(wildcards):
+    """The models of the study's lattice figure, of its first seed."""
+    runs = experiment.studies[wildcards.study].lattice.runs
+    seed = experiment.config.seeds[0]
+    return expand(f"{WORK}/{wildcards.study}/{{run}}/seed{seed}/model.safetensors", run=runs)
+
+
+def study_tables(suffixes):
+    """Files of every table of the studies asked for."""
+    return [
+        f"{RESULTS}/{study}/tables/{table}.{suffix}"
+        for study, record in experiment.studies.items()
+        for table in [*record.tables, "corpus"]
+        for suffix in suffixes
+    ]
+
+
+def results():
+    """What the workflow builds by default."""
+    files = ["claims.csv", "claims.md", "claims.tex", "provenance.json", "report.html", "scores.csv"]
+    per_study = expand(f"{RESULTS}/{{study}}/{{file}}", study=experiment.studies, file=files)
+    return per_study + study_tables(["csv", "md", "tex"])

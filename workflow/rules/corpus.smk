@@ -1,0 +1,71 @@
+# Speech: synthesised or as published, checked, and turned into features.
+
+
+rule synthesize:
+    message:
+        "Synthesise the embedded corpus"
+    input:
+        corpus=f"{WORK}/corpus.yaml",
+    output:
+        directory(f"{WORK}/synthetic"),
+    log:
+        f"{WORK}/synthesize.log",
+    benchmark:
+        f"{WORK}/synthesize.tsv"
+    threads: 2
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    shell:
+        "asr-distill synthesize {input.corpus:q} {output:q} --workers {threads} --log {log:q}"
+
+
+rule prepare:
+    message:
+        "Check and prepare {wildcards.part}"
+    input:
+        corpus=f"{WORK}/corpus.yaml",
+        synthetic=synthetic_corpus,
+    output:
+        cuts=f"{CORPUS}/{{part}}/cuts.jsonl.gz",
+        features=f"{CORPUS}/{{part}}/features.lca",
+        references=f"{CORPUS}/{{part}}/references.jsonl",
+        quarantine=f"{CORPUS}/{{part}}/quarantine.csv",
+        statistics=f"{CORPUS}/{{part}}/statistics.json",
+    log:
+        f"{CORPUS}/{{part}}/prepare.log",
+    benchmark:
+        f"{CORPUS}/{{part}}/prepare.tsv"
+    params:
+        folder=f"{CORPUS}/{{part}}",
+        synthetic=f"{WORK}/synthetic",
+    resources:
+        mem_mb=4000,
+        runtime=24 * 60,
+    shell:
+        "asr-distill prepare {input.corpus:q} {wildcards.part:q} {params.folder:q} "
+        "--synthetic {params.synthetic:q} --threads {threads} --log {log:q}"
+
+
+rule overview:
+    message:
+        "List the parts of the corpus"
+    input:
+        corpus=f"{WORK}/corpus.yaml",
+        statistics=prepared("statistics.json"),
+        references=prepared("references.jsonl"),
+        quarantine=prepared("quarantine.csv"),
+    output:
+        overview=f"{WORK}/overview.csv",
+        quarantine=f"{WORK}/quarantine.csv",
+    log:
+        f"{WORK}/overview.log",
+    benchmark:
+        f"{WORK}/overview.tsv"
+    params:
+        folder=CORPUS,
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    shell:
+        "asr-distill overview {input.corpus:q} {params.folder:q} {output.overview:q} {output.quarantine:q} --log {log:q}"

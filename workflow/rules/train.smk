@@ -1,0 +1,33 @@
+# Training. Checkpoints lie in the run's folder state/, which is no output: Snakemake deletes outputs before a rerun.
+
+
+rule train:
+    message:
+        "Train {wildcards.run} (seed {wildcards.seed})"
+    input:
+        run=f"{RUN}/run.yaml",
+        tokenizer=TOKENIZER,
+        overview=f"{WORK}/overview.csv",
+        parts=training_parts,
+        teacher=teacher_model,
+        pseudo_labels=pseudo_labels,
+    output:
+        model=f"{RUN}/model.safetensors",
+        curve=f"{RUN}/curve.csv",
+        summary=f"{RUN}/training.json",
+    log:
+        f"{RUN}/train.log",
+    benchmark:
+        f"{RUN}/train.tsv"
+    params:
+        corpus=CORPUS,
+        folder=RUN,
+        teacher=teacher_option,
+        pseudo_labels=pseudo_label_options,
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=48 * 60,
+    shell:
+        "asr-distill train {input.run:q} --corpus {params.corpus:q} --tokenizer {input.tokenizer:q} "
+        "{params.teacher:q} {params.pseudo_labels:q} --output {params.folder:q} --threads {threads} --log {log:q}"
