@@ -16,7 +16,7 @@ report: "workflow/report/workflow.rst"
 
 rule all:
     input:
-        f"{RESULTS}/soft_vs_hard/scores.csv",
+        results(),
     default_target: True
 
 

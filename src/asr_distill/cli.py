@@ -14,6 +14,8 @@ from typing import Annotated
 
 import typer
 
+from asr_distill.devices import claim_gpu
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 Log = Annotated[Path | None, typer.Option(help="File for log lines; standard error where there is none.")]
@@ -161,8 +163,7 @@ def score(study: Path, corpus: Path, runs: Path, scores: Path, errors: Path, log
     from asr_distill.experiment import StudyRecord
     from asr_distill.reporting import scores as module
 
-    scale = StudyRecord.read(study).scale
-    references = {part: corpus / part / "references.jsonl" for part in (*scale.parts("dev"), *scale.parts("test"))}
+    references = _references(StudyRecord.read(study), corpus)
     module.score(study, references=references, runs=runs, scores=scores, errors=errors)
 
 
@@ -206,6 +207,90 @@ def illustrate(
 
 
 @app.command()
+def figures(study: Path, scores: Path, runs: Path, illustrations: Path, output: Path, log: Log = None) -> None:
+    """Draw the figures and write their captions into OUTPUT."""
+    _start(log)
+    from asr_distill.reporting.figures import write_figures
+
+    write_figures(study, scores=scores, runs=runs, illustrations=illustrations, output=output)
+
+
+@app.command()
+def times(study: Path, corpus: Path, runs: Path, output: Path, log: Log = None) -> None:
+    """Write what varies from run to run into OUTPUT: times, memory, real-time factors."""
+    _start(log)
+    from asr_distill.experiment import StudyRecord
+    from asr_distill.reporting.times import write_times
+
+    write_times(study, references=_references(StudyRecord.read(study), corpus), runs=runs, output=output)
+
+
+@app.command()
+def provenance(
+    study: Path,
+    runs: Path,
+    output: Path,
+    record: Annotated[list[Path], typer.Option(help="Further resolved configuration.")],
+    benchmarks: Annotated[list[Path], typer.Option(help="Folders searched for Snakemake's benchmark files.")],
+    root: Path = Path(),
+    log: Log = None,
+) -> None:
+    """Write down what the results come from: commit, configuration, packages, hardware, time and memory by job."""
+    _start(log)
+    from asr_distill.reporting.provenance import write_provenance
+
+    write_provenance(study, records=record, runs=runs, benchmarks=benchmarks, root=root, output=output)
+
+
+@app.command()
+def report(study: Path, results: Path, runs: Path, overview: Path, log: Log = None) -> None:
+    """Write RESULTS/report.html, one file that holds tables, figures, claims and provenance."""
+    _start(log)
+    from asr_distill.reporting.report import write_report
+
+    write_report(
+        study,
+        scores=results / "scores.csv",
+        claims=results / "claims.csv",
+        runs=runs,
+        overview=overview,
+        figures=results / "figures",
+        times=results / "times",
+        provenance=results / "provenance.json",
+        output=results / "report.html",
+    )
+
+
+@app.command()
+def show(results: Path, scale: str) -> None:
+    """Print the tables and claims of a finished run, and where its report is."""
+    studies = sorted((results / scale).glob("*/report.html"))
+    if not studies:
+        raise ValueError(f"{results / scale}: no finished study; run `snakemake --cores all` first")
+    for path in studies:
+        texts = [*sorted((path.parent / "tables").glob("table*.md")), path.parent / "claims.md"]
+        print("\n\n".join(text.read_text(encoding="utf-8").strip() for text in texts))
+        print(f"\nReport: {path}")
+
+
+@app.command()
+def publish(results: Path = Path("results"), published: Path | None = None, allow_dirty: bool = False) -> None:
+    """Copy finished tables, figures, claims and provenance to results/published/, which git tracks."""
+    from asr_distill.reporting.publish import publish as run
+
+    for folder in run(results, published=published or results / "published", allow_dirty=allow_dirty):
+        print(f"published: {folder}")
+
+
+@app.command()
+def compare(results: Path = Path("results"), published: Path | None = None) -> None:
+    """Tell where a run's word error rates and verdicts differ from the published ones."""
+    from asr_distill.reporting.publish import compare as run
+
+    print(run(results, published=published or results / "published"))
+
+
+@app.command()
 def schema(folder: Path) -> None:
     """Write the JSON Schemas of config, scales and studies into FOLDER."""
     import json
@@ -216,6 +301,12 @@ def schema(folder: Path) -> None:
     for record in (Config, Scale, Study):
         text = json.dumps(record.model_json_schema(), indent=2) + "\n"
         (folder / f"{record.__name__.lower()}.schema.json").write_text(text, encoding="utf-8")
+
+
+def _references(study, corpus: Path) -> dict[str, Path]:
+    """Return the references of every part that is scored."""
+    parts = (*study.scale.parts("dev"), *study.scale.parts("test"))
+    return {part: corpus / part / "references.jsonl" for part in parts}
 
 
 def _load(model: Path, tokenizer: Path):
@@ -238,6 +329,7 @@ def _start(log: Path | None, *, threads: int | None = None) -> None:
     if threads is None:
         return
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    claim_gpu()
     import torch
 
     torch.set_num_threads(threads)

@@ -2,6 +2,7 @@
 import sys
 from pathlib import Path
 
+from asr_distill.devices import num_gpus
 from asr_distill.experiment import load_experiment
 
 try:
@@ -11,6 +12,9 @@ except ValueError as error:
     sys.exit(1)
 experiment.write()
 
+# One GPU for each job that computes, and never two jobs on one card; without GPUs the cores alone set the limit.
+GPUS = num_gpus()
+workflow.global_resources.setdefault("gpu", GPUS)
 SCALE = experiment.config.scale
 WORK = f"{experiment.config.work}/{SCALE}"
 RESULTS = f"{experiment.config.results}/{SCALE}"
@@ -94,6 +98,10 @@ def summaries(wildcards):
     return study_runs(wildcards, "training.json") + study_runs(wildcards, "curve.csv")
 
 
+def timings(wildcards):
+    return study_runs(wildcards, "decoding.json")
+
+
 def benchmarks(wildcards):
     return study_runs(wildcards, "train.tsv") + study_runs(wildcards, "decode.tsv")
 
@@ -105,18 +113,15 @@ def lattice_models(wildcards):
     return expand(f"{WORK}/{wildcards.study}/{{run}}/seed{seed}/model.safetensors", run=runs)
 
 
-def study_tables(suffixes):
-    """Files of every table of the studies asked for."""
-    return [
-        f"{RESULTS}/{study}/tables/{table}.{suffix}"
-        for study, record in experiment.studies.items()
-        for table in [*record.tables, "corpus"]
-        for suffix in suffixes
-    ]
+def model_options(wildcards, input):
+    return [word for path in input.models for word in ("--model", path)]
+
+
+def record_options(wildcards, input):
+    return [word for path in input.records for word in ("--record", path)]
 
 
 def results():
-    """What the workflow builds by default."""
-    files = ["claims.csv", "claims.md", "claims.tex", "provenance.json", "report.html", "scores.csv"]
-    per_study = expand(f"{RESULTS}/{{study}}/{{file}}", study=experiment.studies, file=files)
-    return per_study + study_tables(["csv", "md", "tex"])
+    """What the workflow builds by default: the report of every study, and all that it shows."""
+    files = ["claims.md", "scores.csv", "provenance.json", "quarantine.csv", "report.html"]
+    return expand(f"{RESULTS}/{{study}}/{{file}}", study=experiment.studies, file=files)

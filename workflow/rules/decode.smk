@@ -19,7 +19,7 @@ rule pseudo_label:
     params:
         corpus=CORPUS,
     resources:
-        gpu=1,
+        gpu=min(1, GPUS),
         mem_mb=8000,
         runtime=24 * 60,
     shell:
@@ -48,7 +48,7 @@ rule decode:
         folder=RUN,
         parts=part_options,
     resources:
-        gpu=1,
+        gpu=min(1, GPUS),
         mem_mb=8000,
         runtime=24 * 60,
     shell:

@@ -1,5 +1,7 @@
 # From transcripts to tables, claims, figures and the report.
 
+STUDY = f"{RESULTS}/{{study}}"
+
 
 rule score:
     message:
@@ -9,7 +11,7 @@ rule score:
         references=prepared("references.jsonl", SCORED),
         hypotheses=hypotheses,
     output:
-        scores=f"{RESULTS}/{{study}}/scores.csv",
+        scores=f"{STUDY}/scores.csv",
         errors=f"{WORK}/{{study}}/errors.csv",
     log:
         f"{WORK}/{{study}}/score.log",
@@ -19,4 +21,190 @@ rule score:
         corpus=CORPUS,
         runs=f"{WORK}/{{study}}",
     shell:
-        "asr-distill score {input.study:q} {params.corpus:q} {params.runs:q} {output.scores:q} {output.errors:q} --log {log:q}"
+        "asr-distill score {input.study:q} {params.corpus:q} {params.runs:q} {output.scores:q} {output.errors:q} "
+        "--log {log:q}"
+
+
+rule tables:
+    message:
+        "Write the tables of {wildcards.study}"
+    input:
+        study=f"{WORK}/{{study}}/study.yaml",
+        scores=f"{STUDY}/scores.csv",
+        summaries=summaries,
+        overview=f"{WORK}/overview.csv",
+    output:
+        folder=report(
+            directory(f"{STUDY}/tables"),
+            patterns=["{table}.csv"],
+            caption="../report/tables.rst",
+            category="{study}",
+            subcategory="Tables",
+            labels={"table": "{table}"},
+        ),
+    log:
+        f"{WORK}/{{study}}/tables.log",
+    benchmark:
+        f"{WORK}/{{study}}/tables.tsv"
+    params:
+        runs=f"{WORK}/{{study}}",
+    shell:
+        "asr-distill tables {input.study:q} {input.scores:q} {params.runs:q} {input.overview:q} {output.folder:q} "
+        "--log {log:q}"
+
+
+rule claims:
+    message:
+        "Decide the claims of {wildcards.study}"
+    input:
+        study=f"{WORK}/{{study}}/study.yaml",
+        errors=f"{WORK}/{{study}}/errors.csv",
+    output:
+        csv=report(
+            f"{STUDY}/claims.csv",
+            caption="../report/claims.rst",
+            category="{study}",
+            labels={"table": "claims"},
+        ),
+        md=f"{STUDY}/claims.md",
+        tex=f"{STUDY}/claims.tex",
+    log:
+        f"{WORK}/{{study}}/claims.log",
+    benchmark:
+        f"{WORK}/{{study}}/claims.tsv"
+    params:
+        folder=STUDY,
+    shell:
+        "asr-distill claims {input.study:q} {input.errors:q} {params.folder:q} --log {log:q}"
+
+
+rule illustrate:
+    message:
+        "Compute the lattice posteriors of {wildcards.study}"
+    input:
+        study=f"{WORK}/{{study}}/study.yaml",
+        models=lattice_models,
+        tokenizer=TOKENIZER,
+        cuts=prepared("cuts.jsonl.gz", SCORED),
+        features=prepared("features.lca", SCORED),
+    output:
+        f"{WORK}/{{study}}/illustrations.npz",
+    log:
+        f"{WORK}/{{study}}/illustrate.log",
+    benchmark:
+        f"{WORK}/{{study}}/illustrate.tsv"
+    params:
+        corpus=CORPUS,
+        models=model_options,
+    shell:
+        "asr-distill illustrate {input.study:q} {output:q} {params.models:q} --corpus {params.corpus:q} "
+        "--tokenizer {input.tokenizer:q} --threads {threads} --log {log:q}"
+
+
+rule figures:
+    message:
+        "Draw the figures of {wildcards.study}"
+    input:
+        study=f"{WORK}/{{study}}/study.yaml",
+        scores=f"{STUDY}/scores.csv",
+        summaries=summaries,
+        illustrations=f"{WORK}/{{study}}/illustrations.npz",
+    output:
+        folder=report(
+            directory(f"{STUDY}/figures"),
+            patterns=["{figure}.svg"],
+            caption="../report/figures.rst",
+            category="{study}",
+            subcategory="Figures",
+            labels={"figure": "{figure}"},
+        ),
+    log:
+        f"{WORK}/{{study}}/figures.log",
+    benchmark:
+        f"{WORK}/{{study}}/figures.tsv"
+    params:
+        runs=f"{WORK}/{{study}}",
+    shell:
+        "asr-distill figures {input.study:q} {input.scores:q} {params.runs:q} {input.illustrations:q} {output.folder:q} "
+        "--log {log:q}"
+
+
+rule times:
+    message:
+        "Collect times and memory of {wildcards.study}"
+    input:
+        study=f"{WORK}/{{study}}/study.yaml",
+        references=prepared("references.jsonl", SCORED),
+        summaries=summaries,
+        timings=timings,
+        benchmarks=benchmarks,
+    output:
+        folder=report(
+            directory(f"{STUDY}/times"),
+            patterns=["{table}.csv"],
+            caption="../report/times.rst",
+            category="{study}",
+            subcategory="Times",
+            labels={"table": "{table}"},
+        ),
+    log:
+        f"{WORK}/{{study}}/times.log",
+    params:
+        corpus=CORPUS,
+        runs=f"{WORK}/{{study}}",
+    shell:
+        "asr-distill times {input.study:q} {params.corpus:q} {params.runs:q} {output.folder:q} --log {log:q}"
+
+
+rule provenance:
+    message:
+        "Write down where the results of {wildcards.study} come from"
+    input:
+        study=f"{WORK}/{{study}}/study.yaml",
+        records=[f"{WORK}/corpus.yaml", f"{WORK}/tokenizer.yaml", f"{WORK}/decoding.yaml"],
+        summaries=summaries,
+        results=[f"{STUDY}/tables", f"{STUDY}/claims.csv", f"{STUDY}/figures", f"{STUDY}/times"],
+    output:
+        report(f"{STUDY}/provenance.json", caption="../report/provenance.rst", category="{study}"),
+    log:
+        f"{WORK}/{{study}}/provenance.log",
+    params:
+        records=record_options,
+        runs=f"{WORK}/{{study}}",
+        benchmarks=WORK,
+        root=workflow.basedir,
+    shell:
+        "asr-distill provenance {input.study:q} {params.runs:q} {output:q} {params.records:q} "
+        "--benchmarks {params.benchmarks:q} --root {params.root:q} --log {log:q}"
+
+
+rule quarantine:
+    message:
+        "Keep the list of utterances that were left out"
+    input:
+        f"{WORK}/quarantine.csv",
+    output:
+        report(f"{STUDY}/quarantine.csv", caption="../report/quarantine.rst", category="{study}"),
+    log:
+        f"{WORK}/{{study}}/quarantine.log",
+    shell:
+        "cp {input:q} {output:q} 2> {log:q}"
+
+
+rule report:
+    message:
+        "Write the report of {wildcards.study}"
+    input:
+        study=f"{WORK}/{{study}}/study.yaml",
+        overview=f"{WORK}/overview.csv",
+        results=rules.provenance.input.results,
+        provenance=f"{STUDY}/provenance.json",
+    output:
+        report(f"{STUDY}/report.html", caption="../report/report.rst", category="{study}"),
+    log:
+        f"{WORK}/{{study}}/report.log",
+    params:
+        runs=f"{WORK}/{{study}}",
+        results=STUDY,
+    shell:
+        "asr-distill report {input.study:q} {params.results:q} {params.runs:q} {input.overview:q} --log {log:q}"

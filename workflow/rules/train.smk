@@ -25,7 +25,7 @@ rule train:
         teacher=teacher_option,
         pseudo_labels=pseudo_label_options,
     resources:
-        gpu=1,
+        gpu=min(1, GPUS),
         mem_mb=8000,
         runtime=48 * 60,
     shell:

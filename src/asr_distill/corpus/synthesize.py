@@ -51,8 +51,8 @@ class Condition:
     direct_to_reverberant_db: Span = (6.0, 12.0)
 
 
-CLEAN = Condition(rate=(150, 190))
-OTHER = Condition(rate=(190, 230), snr_db=(15.0, 25.0), rt60=(0.1, 0.3))
+CLEAN = Condition(rate=(120, 150))
+OTHER = Condition(rate=(135, 165), snr_db=(20.0, 30.0), rt60=(0.05, 0.2), direct_to_reverberant_db=(9.0, 15.0))
 CONDITIONS = {"clean": (CLEAN,), "other": (OTHER,), "mixed": (CLEAN, OTHER)}
 """What a part's condition may be; each speaker has one of them, each as likely."""
 

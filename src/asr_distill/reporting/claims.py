@@ -14,7 +14,7 @@ from asr_distill.reporting.grid import Column, Grid, latex, markdown
 from asr_distill.reporting.inputs import read_errors
 from asr_distill.reporting.scores import generator, percent
 from asr_distill.reporting.tables import count, with_interval
-from asr_distill.scoring.significance import FEW_SPEAKERS, wer_difference
+from asr_distill.scoring.significance import FEW_SPEAKERS, Difference, wer_difference
 from asr_distill.scoring.verdict import interval_confidence, judge, judge_claim, rules
 
 
@@ -81,21 +81,9 @@ def _decide(
     study: StudyRecord, name: str, claim: Claim, comparison: Comparison, condition: Condition, *, errors: pd.DataFrame
 ) -> dict[str, str]:
     """Return one row of claims.csv but for the claim's verdict."""
-    scoring, part = study.scale.scoring, study.scale.conditions[condition]
-    left, right = (
-        errors[(errors["run"] == run) & (errors["part"] == part)] for run in (comparison.left, comparison.right)
-    )
-    try:
-        found = wer_difference(
-            left,
-            right,
-            rng=generator(scoring.seed, part, comparison.left, comparison.right),
-            replicates=scoring.replicates,
-            confidence=interval_confidence(comparison.relation, confidence=scoring.confidence),
-        )
-    except ValueError as error:
-        raise ValueError(f"claim {name}, {comparison.left} against {comparison.right} on {part}: {error}") from None
-    verdict = judge(comparison.relation, low=found.low, high=found.high, right=found.right, margin=scoring.margin)
+    part, relation = study.scale.conditions[condition], comparison.relation
+    found = _measure(study, comparison, part, where=f"claim {name}", errors=errors)
+    margin = study.scale.scoring.margin
     return {
         "claim": name,
         "statement": claim.statement,
@@ -103,7 +91,7 @@ def _decide(
         "condition": condition,
         "part": part,
         "left": comparison.left,
-        "relation": comparison.relation,
+        "relation": relation,
         "right": comparison.right,
         "left_wer": percent(found.left),
         "right_wer": percent(found.right),
@@ -113,14 +101,32 @@ def _decide(
         "confidence": f"{found.confidence:g}",
         "relative": percent(found.relative),
         "p_value": "nan" if math.isnan(found.p_value) else f"{found.p_value:.4f}",
-        "margin": percent(scoring.margin * found.right),
+        "margin": percent(margin * found.right),
         "words": str(found.words),
         "speakers": str(found.speakers),
         "seeds": str(found.seeds),
         "replicates": str(found.replicates),
         "reason": found.reason,
-        "verdict": verdict,
+        "verdict": judge(relation, low=found.low, high=found.high, right=found.right, margin=margin),
     }
+
+
+def _measure(study: StudyRecord, comparison: Comparison, part: str, *, where: str, errors: pd.DataFrame) -> Difference:
+    """Compare two runs on one part, with the interval that the relation needs."""
+    scoring = study.scale.scoring
+    left, right = (
+        errors[(errors["run"] == run) & (errors["part"] == part)] for run in (comparison.left, comparison.right)
+    )
+    try:
+        return wer_difference(
+            left,
+            right,
+            rng=generator(scoring.seed, part, comparison.left, comparison.right),
+            replicates=scoring.replicates,
+            confidence=interval_confidence(comparison.relation, confidence=scoring.confidence),
+        )
+    except ValueError as error:
+        raise ValueError(f"{where}, {comparison.left} against {comparison.right} on {part}: {error}") from None
 
 
 def _claims_grid(study: StudyRecord, decided: pd.DataFrame) -> Grid:

@@ -67,22 +67,29 @@ def curves_figure(study: StudyRecord, *, curves: dict[tuple[str, int], pd.DataFr
     """Draw one column of panels per group of runs: WER of each dev part against steps, and the training loss."""
     groups = figure_groups(study)
     measures = [part for part in study.scale.parts("dev") if any(f"wer/{part}" in curve for curve in curves.values())]
-    figure = style.new_figure(height=0.8 + 1.75 * (len(measures) + 1))
-    axes = figure.subplots(len(measures) + 1, len(groups), squeeze=False, sharey="row", sharex="col")
+    legend = 0.1 + 0.16 * max(len(runs) for runs in groups.values())
+    figure = style.new_figure(height=0.5 + 1.75 * (len(measures) + 1) + legend)
+    *axes, feet = figure.subplots(
+        len(measures) + 2,
+        len(groups),
+        squeeze=False,
+        sharey="row",
+        height_ratios=[1.75] * (len(measures) + 1) + [legend],
+    )
     for column, (title, runs) in enumerate(groups.items()):
-        axes[0, column].set_title(title)
+        axes[0][column].set_title(title)
         for row, part in enumerate(measures):
-            _draw_curves(axes[row, column], study, runs, curves, key=f"wer/{part}", factor=100)
-        _draw_curves(axes[-1, column], study, runs, curves, key="loss", factor=1)
-        axes[-1, column].set_xlabel("step")
-        axes[0, column].legend(handles=_run_handles(study, runs), loc="upper right")
+            _draw_curves(axes[row][column], study, runs, curves, key=f"wer/{part}", factor=100)
+            axes[row][column].tick_params(labelbottom=False)
+        _draw_curves(axes[-1][column], study, runs, curves, key="loss", factor=1)
+        axes[-1][column].set_xlabel("step")
+        feet[column].axis("off")
+        feet[column].legend(handles=_run_handles(study, runs), loc="upper left", borderaxespad=0)
     for row, part in enumerate(measures):
-        axes[row, 0].set_ylabel(f"WER on {part}, %")
-        axes[row, 0].set_ylim(bottom=0)
-    axes[-1, 0].set_yscale("log")
-    for axis in ("major", "minor"):
-        getattr(axes[-1, 0].yaxis, f"set_{axis}_formatter")(_PlainLogFormatter(minor_thresholds=(2, 0.5)))
-    axes[-1, 0].set_ylabel("training loss")
+        axes[row][0].set_ylabel(f"WER on {part}, %")
+        axes[row][0].set_ylim(bottom=0)
+    _logarithmic(axes[-1][0])
+    axes[-1][0].set_ylabel("training loss")
     return figure
 
 
@@ -94,6 +101,12 @@ def figure_groups(study: StudyRecord) -> dict[str, tuple[str, ...]]:
 def shown_parts(study: StudyRecord) -> tuple[str, ...]:
     """Return the test parts that decide claims; every test part if the scale names no conditions."""
     return tuple(dict.fromkeys(study.scale.conditions.values())) or study.scale.parts("test")
+
+
+def _logarithmic(panel: Axes) -> None:
+    panel.set_yscale("log")
+    panel.yaxis.set_major_formatter(_PlainLogFormatter())
+    panel.yaxis.set_minor_formatter(_PlainLogFormatter(minor_thresholds=(2, 0.5)))
 
 
 class _PlainLogFormatter(LogFormatter):
@@ -123,7 +136,7 @@ def _draw_rates(panel: Axes, study: StudyRecord, runs: tuple[str, ...], scores: 
     panel.spines["left"].set_visible(False)
     panel.grid(axis="x")
     panel.margins(x=0.08)
-    panel.xaxis.set_major_locator(MaxNLocator(6))
+    panel.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
 
 
 def _draw_curves(
@@ -149,7 +162,7 @@ def _draw_curves(
             }
             panel.plot(measured["step"], factor * measured[key], linewidth=1.1, **look)
     panel.grid(axis="y")
-    panel.margins(x=0.02)
+    panel.set_xlim(left=0)
 
 
 def _look(study: StudyRecord, run: str) -> dict[str, str]:

@@ -115,7 +115,7 @@ def _latex_heads(grid: Grid) -> list[str]:
 
 def escape_markdown(text: str) -> str:
     """Escape what Markdown would take for markup; line breaks become spaces."""
-    return re.sub(r"([\\`*_|<>~$&#])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_|<>~$&#])", r"\\\1", re.sub(r"[ \t\r\n]+", " ", text))
 
 
 LATEX_ALIGNMENTS = {"left": "l", "right": "r", "prose": r"p{0.33\linewidth}"}
@@ -129,4 +129,4 @@ LATEX_ESCAPES |= {"α": r"$\alpha$", "β": r"$\beta$", "·": r"$\cdot$", "\u00a0
 
 def escape_latex(text: str) -> str:
     """Escape what LaTeX would take for markup, and spell symbols that plain fonts lack."""
-    return "".join(LATEX_ESCAPES.get(character, character) for character in text.replace("\n", " "))
+    return "".join(LATEX_ESCAPES.get(character, character) for character in re.sub(r"[ \t\r\n]+", " ", text))

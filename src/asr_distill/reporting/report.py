@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pandas as pd
 from asr_distill.experiment.resolved import StudyRecord
 from asr_distill.reporting.captions import TITLES, captions, speed_caption
 from asr_distill.reporting.claims import claim_grids, headline
-from asr_distill.reporting.grid import NOTHING
+from asr_distill.reporting.grid import NOTHING, Grid
 from asr_distill.reporting.inputs import read_claims, read_overview, read_scores, read_trainings
 from asr_distill.reporting.provenance import read_provenance
 from asr_distill.reporting.tables import corpus_grid, plural, table_frame, table_grid
@@ -49,18 +50,12 @@ def write_report(
         output: the HTML file.
     """
     record, scored, decided = StudyRecord.read(study), read_scores(scores), read_claims(claims)
-    trainings = read_trainings(record, runs=runs)
-    grids = []
-    for name, table in record.study.tables.items():
-        frame = table_frame(record, table, scores=scored, trainings=trainings)
-        grids.append(table_grid(record, name, frame=frame, scores=scored))
-    drawn = [_figure(name, text, folder=figures) for name, text in captions(record).items()]
     page = _template().render(
         record=record,
         verdicts=headline(decided),
         claim_grids=claim_grids(record, decided),
-        tables=grids,
-        figures=drawn,
+        tables=list(_tables(record, scores=scored, runs=runs)),
+        figures=[_figure(name, text, folder=figures) for name, text in captions(record).items()],
         corpus=corpus_grid(record, read_overview(overview)),
         times=times_grid(record, pd.read_csv(times / "times.csv")),
         speed=_figure("speed_and_memory", speed_caption(record), folder=times),
@@ -69,6 +64,13 @@ def write_report(
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(page.lstrip(), encoding="utf-8")
+
+
+def _tables(study: StudyRecord, *, scores: pd.DataFrame, runs: Path) -> Iterator[Grid]:
+    trainings = read_trainings(study, runs=runs)
+    for name, table in study.study.tables.items():
+        frame = table_frame(study, table, scores=scores, trainings=trainings)
+        yield table_grid(study, name, frame=frame, scores=scores)
 
 
 def _template() -> jinja2.Template:

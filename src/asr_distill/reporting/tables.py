@@ -125,7 +125,7 @@ def _cells(
         if column:
             cells[f"{name}_printed"] = _printed(printed.get(column))
         for figure in ("wer", "low", "high"):
-            cells[f"{name}_{figure}"] = f"{means.loc[part, figure]:.2f}" if part in means.index else ""
+            cells[f"{name}_{figure}"] = f"{means.loc[part, figure]:.3f}" if part in means.index else ""
     mine = [trainings[row.run, seed] for seed in study.seeds] if row.run else []
     cells["hours"] = _same(f"{training.hours:.2f}" for training in mine)
     cells["parameters"] = _same(str(training.parameters) for training in mine)

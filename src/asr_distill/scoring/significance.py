@@ -32,6 +32,10 @@ FEW_SPEAKERS = 10
 """With fewer, percentile intervals are noticeably too short."""
 
 
+Draws = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""How often each seed (R, K) and each speaker (R, S) is drawn in each replicate."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WerInterval:
     """A word error rate (a fraction) and its interval; NaN bounds come with a reason."""
@@ -99,8 +103,8 @@ def wer_interval(
     system = sum_by_speaker(utterances)
     if len(system.speakers) < 2:
         return WerInterval(wer=system.wer, low=math.nan, high=math.nan, reason=ONE_SPEAKER)
-    seeds, speakers = _draw(system, rng=rng, replicates=replicates)
-    low, high = _percentiles(_resampled_wer(system, seeds=seeds, speakers=speakers), confidence=confidence)
+    draws = _draw(system, rng=rng, replicates=replicates)
+    low, high = _percentiles(_resampled_wer(system, draws=draws), confidence=confidence)
     return WerInterval(wer=system.wer, low=low, high=high)
 
 
@@ -126,28 +130,24 @@ def wer_difference(
     """
     ours, theirs = sum_by_speaker(left), sum_by_speaker(right)
     _check_pair(ours, theirs)
-    low = high = p_value = math.nan
-    reason = ONE_SPEAKER
-    if len(ours.speakers) > 1:
-        seeds, speakers = _draw(ours, rng=rng, replicates=replicates)
-        differences = _resampled_wer(ours, seeds=seeds, speakers=speakers)
-        differences -= _resampled_wer(theirs, seeds=seeds, speakers=speakers)
-        low, high = _percentiles(differences, confidence=confidence)
-        p_value, reason = _two_sided_p(differences), ""
+    draws = _draw(ours, rng=rng, replicates=replicates)
+    differences = _resampled_wer(ours, draws=draws) - _resampled_wer(theirs, draws=draws)
+    low, high = _percentiles(differences, confidence=confidence)
+    alone = len(ours.speakers) == 1
     return Difference(
         left=ours.wer,
         right=theirs.wer,
         difference=ours.wer - theirs.wer,
-        low=low,
-        high=high,
+        low=math.nan if alone else low,
+        high=math.nan if alone else high,
         relative=(ours.wer - theirs.wer) / theirs.wer if theirs.wer else math.nan,
-        p_value=p_value,
+        p_value=math.nan if alone else _two_sided_p(differences),
         confidence=confidence,
         replicates=replicates,
         speakers=len(ours.speakers),
         words=int(ours.words.sum()),
         seeds=len(ours.seeds),
-        reason=reason,
+        reason=ONE_SPEAKER if alone else "",
     )
 
 
@@ -168,9 +168,7 @@ def sum_by_speaker(utterances: pd.DataFrame) -> SpeakerErrors:
     )
 
 
-def _draw(
-    system: SpeakerErrors, *, rng: np.random.Generator, replicates: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _draw(system: SpeakerErrors, *, rng: np.random.Generator, replicates: int) -> Draws:
     """Return how often each seed (R, K) and each speaker (R, S) is drawn in each replicate."""
     return (_multiplicities(len(system.seeds), rng, replicates), _multiplicities(len(system.speakers), rng, replicates))
 
@@ -180,10 +178,9 @@ def _multiplicities(size: int, rng: np.random.Generator, replicates: int) -> NDA
     return rng.multinomial(draws, np.full(size, 1 / size), size=replicates)
 
 
-def _resampled_wer(
-    system: SpeakerErrors, *, seeds: NDArray[np.int64], speakers: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def _resampled_wer(system: SpeakerErrors, *, draws: Draws) -> NDArray[np.float64]:
     """Return the word error rate of each replicate: shape (R,); NaN where only wordless speakers were drawn."""
+    seeds, speakers = draws
     errors = ((seeds @ system.errors) * speakers).sum(axis=1)
     words = seeds.sum(axis=1) * (speakers @ system.words)
     return np.divide(errors, words, out=np.full(len(words), np.nan), where=words > 0)

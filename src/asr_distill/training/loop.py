@@ -151,8 +151,7 @@ class Trainer:
         self.generator.manual_seed(_step_seed(self.run.seed + 1_000_003, step))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, phase=phase)
-        ctc_only = step < phase.ctc_warmup_share * phase.steps
-        loss = self.objective(batch, generator=self.generator, ctc_only=ctc_only)
+        loss = self.objective(batch, generator=self.generator, ctc_only=step < self._ctc_steps())
         value = float(loss.detach())
         if math.isfinite(value):
             self.optimizer.zero_grad(set_to_none=True)
@@ -165,10 +164,14 @@ class Trainer:
         self.position.step += 1
         return value
 
+    def _ctc_steps(self) -> float:
+        """Return the number of first steps in which the auxiliary loss alone trains the encoder."""
+        return self.run.phase.ctc_warmup_share * self.run.phase.steps
+
     def _record(self, loss: float) -> None:
         """Add to the learning curve, with the dev WER where it is due."""
         step, phase = self.position.step, self.run.phase
-        due = step % phase.dev_every == 0 or step == phase.steps
+        due = step > self._ctc_steps() and (step % phase.dev_every == 0 or step == phase.steps)
         if not due and step % LOG_EVERY:
             return
         row = {

@@ -1,0 +1,67 @@
+"""The reporting stages, run on the invented study as the workflow runs them."""
+
+from __future__ import annotations
+
+from fake_study import FakeStudy
+
+from asr_distill.reporting.claims import write_claims
+from asr_distill.reporting.figures import write_figures
+from asr_distill.reporting.provenance import write_provenance
+from asr_distill.reporting.report import write_report
+from asr_distill.reporting.scores import score
+from asr_distill.reporting.tables import write_corpus_table, write_tables
+from asr_distill.reporting.times import write_times
+
+
+def score_fake(fake: FakeStudy) -> None:
+    """Write scores.csv and errors.csv."""
+    results = fake.results
+    score(
+        fake.study,
+        references=fake.references,
+        runs=fake.runs,
+        scores=results / "scores.csv",
+        errors=results / "errors.csv",
+    )
+
+
+def report_fake(fake: FakeStudy) -> None:
+    """Run every reporting stage."""
+    results, work = fake.results, fake.scale_work
+    score_fake(fake)
+    write_tables(fake.study, scores=results / "scores.csv", runs=fake.runs, output=results / "tables")
+    write_corpus_table(fake.study, overview=fake.overview, output=results / "tables")
+    write_claims(fake.study, errors=results / "errors.csv", output=results)
+    write_figures(
+        fake.study,
+        scores=results / "scores.csv",
+        runs=fake.runs,
+        illustrations=fake.illustrations,
+        output=results / "figures",
+    )
+    write_times(fake.study, references=fake.references, runs=fake.runs, output=results / "times")
+    write_provenance(
+        fake.study,
+        records=[work / "corpus.yaml", work / "tokenizer.yaml"],
+        runs=fake.runs,
+        benchmarks=[work / "corpus", fake.runs],
+        root=fake.root,
+        output=results / "provenance.json",
+    )
+    report_only(fake)
+
+
+def report_only(fake: FakeStudy) -> None:
+    """Write the report from what the other stages wrote."""
+    results = fake.results
+    write_report(
+        fake.study,
+        scores=results / "scores.csv",
+        claims=results / "claims.csv",
+        runs=fake.runs,
+        overview=fake.overview,
+        figures=results / "figures",
+        times=results / "times",
+        provenance=results / "provenance.json",
+        output=results / "report.html",
+    )
