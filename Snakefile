@@ -15,9 +15,9 @@ report: "workflow/report/workflow.rst"
 
 
 rule all:
+    default_target: True
     input:
         results(),
-    default_target: True
 
 
 include: "workflow/rules/corpus.smk"

@@ -23,7 +23,11 @@ TOKENIZER = f"{WORK}/tokenizer.model"
 PARTS = list(experiment.scale.corpus.parts)
 SCORED = [*experiment.scale.parts("dev"), *experiment.scale.parts("test")]
 LABELLED = experiment.scale.parts("labelled")
-SYNTHETIC = [name for name, part in experiment.scale.corpus.parts.items() if part.source == "synthetic"]
+SYNTHETIC = [
+    name
+    for name, part in experiment.scale.corpus.parts.items()
+    if part.source == "synthetic"
+]
 RUN = f"{WORK}/{{study}}/{{run}}/seed{{seed}}"
 
 
@@ -31,6 +35,30 @@ wildcard_constraints:
     study="|".join(experiment.studies),
     part="|".join(PARTS),
     seed=r"\d+",
+
+
+def work_folder(wildcards):
+    return WORK
+
+
+def corpus_folder(wildcards):
+    return CORPUS
+
+
+def part_folder(wildcards):
+    return f"{CORPUS}/{wildcards.part}"
+
+
+def study_folder(wildcards):
+    return f"{WORK}/{wildcards.study}"
+
+
+def run_folder(wildcards):
+    return f"{WORK}/{wildcards.study}/{wildcards.run}/seed{wildcards.seed}"
+
+
+def results_folder(wildcards):
+    return f"{RESULTS}/{wildcards.study}"
 
 
 def run_record(wildcards):
@@ -51,13 +79,20 @@ def prepared(name, parts=PARTS):
 def teacher_model(wildcards):
     """The teacher that a run needs while it trains: for soft and mixed targets."""
     record = run_record(wildcards)
-    return [teacher_file(wildcards, "model.safetensors")] if record.run.transducer_weight < 1 else []
+    return (
+        [teacher_file(wildcards, "model.safetensors")]
+        if record.run.transducer_weight < 1
+        else []
+    )
 
 
 def pseudo_labels(wildcards):
     """The teacher's transcripts of the unlabelled parts that a run trains on."""
     record = run_record(wildcards)
-    return [teacher_file(wildcards, f"pseudo_labels/{part}.jsonl") for part in record.unlabelled]
+    return [
+        teacher_file(wildcards, f"pseudo_labels/{part}.jsonl")
+        for part in record.unlabelled
+    ]
 
 
 def teacher_file(wildcards, name):
@@ -80,7 +115,9 @@ def part_options(wildcards):
 def training_parts(wildcards):
     """The prepared parts that a run reads."""
     record = run_record(wildcards)
-    return prepared("statistics.json", [*record.labelled, *record.unlabelled, *record.dev])
+    return prepared(
+        "statistics.json", [*record.labelled, *record.unlabelled, *record.dev]
+    )
 
 
 def study_runs(wildcards, name):
@@ -110,7 +147,9 @@ def lattice_models(wildcards):
     """The models of the study's lattice figure, of its first seed."""
     runs = experiment.studies[wildcards.study].lattice.runs
     seed = experiment.config.seeds[0]
-    return expand(f"{WORK}/{wildcards.study}/{{run}}/seed{seed}/model.safetensors", run=runs)
+    return expand(
+        f"{WORK}/{wildcards.study}/{{run}}/seed{seed}/model.safetensors", run=runs
+    )
 
 
 def model_options(wildcards, input):
@@ -123,5 +162,11 @@ def record_options(wildcards, input):
 
 def results():
     """What the workflow builds by default: the report of every study, and all that it shows."""
-    files = ["claims.md", "scores.csv", "provenance.json", "quarantine.csv", "report.html"]
+    files = [
+        "claims.md",
+        "scores.csv",
+        "provenance.json",
+        "quarantine.csv",
+        "report.html",
+    ]
     return expand(f"{RESULTS}/{{study}}/{{file}}", study=experiment.studies, file=files)

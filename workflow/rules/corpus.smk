@@ -2,8 +2,6 @@
 
 
 rule synthesize:
-    message:
-        "Synthesise the embedded corpus"
     input:
         corpus=f"{WORK}/corpus.yaml",
     output:
@@ -12,17 +10,19 @@ rule synthesize:
         f"{WORK}/synthesize.log",
     benchmark:
         f"{WORK}/synthesize.tsv"
+    conda:
+        "../../envs/asr-distill.yaml"
     threads: 2
     resources:
         mem_mb=2000,
         runtime=60,
+    message:
+        "Synthesise the embedded corpus"
     shell:
         "asr-distill synthesize {input.corpus:q} {output:q} --workers {threads} --log {log:q}"
 
 
 rule prepare:
-    message:
-        "Check and prepare {wildcards.part}"
     input:
         corpus=f"{WORK}/corpus.yaml",
         synthetic=synthetic_corpus,
@@ -36,20 +36,22 @@ rule prepare:
         f"{CORPUS}/{{part}}/prepare.log",
     benchmark:
         f"{CORPUS}/{{part}}/prepare.tsv"
-    params:
-        folder=f"{CORPUS}/{{part}}",
-        synthetic=f"{WORK}/synthetic",
+    conda:
+        "../../envs/asr-distill.yaml"
     resources:
         mem_mb=4000,
         runtime=24 * 60,
+    params:
+        folder=part_folder,
+        synthetic=f"{WORK}/synthetic",
+    message:
+        "Check and prepare {wildcards.part}"
     shell:
         "asr-distill prepare {input.corpus:q} {wildcards.part:q} {params.folder:q} "
         "--synthetic {params.synthetic:q} --threads {threads} --log {log:q}"
 
 
 rule overview:
-    message:
-        "List the parts of the corpus"
     input:
         corpus=f"{WORK}/corpus.yaml",
         statistics=prepared("statistics.json"),
@@ -62,10 +64,14 @@ rule overview:
         f"{WORK}/overview.log",
     benchmark:
         f"{WORK}/overview.tsv"
-    params:
-        folder=CORPUS,
+    conda:
+        "../../envs/asr-distill.yaml"
     resources:
         mem_mb=2000,
         runtime=30,
+    params:
+        folder=corpus_folder,
+    message:
+        "List the parts of the corpus"
     shell:
         "asr-distill overview {input.corpus:q} {params.folder:q} {output.overview:q} {output.quarantine:q} --log {log:q}"

@@ -2,8 +2,6 @@
 
 
 rule pseudo_label:
-    message:
-        "Transcribe {wildcards.part} with {wildcards.run} (seed {wildcards.seed})"
     input:
         model=f"{RUN}/model.safetensors",
         tokenizer=TOKENIZER,
@@ -16,20 +14,22 @@ rule pseudo_label:
         f"{RUN}/pseudo_labels/{{part}}.log",
     benchmark:
         f"{RUN}/pseudo_labels/{{part}}.tsv"
-    params:
-        corpus=CORPUS,
+    conda:
+        "../../envs/asr-distill.yaml"
     resources:
         gpu=min(1, GPUS),
         mem_mb=8000,
         runtime=24 * 60,
+    params:
+        corpus=corpus_folder,
+    message:
+        "Transcribe {wildcards.part} with {wildcards.run} (seed {wildcards.seed})"
     shell:
         "asr-distill pseudo-label {input.model:q} {wildcards.part:q} {output:q} --corpus {params.corpus:q} "
         "--tokenizer {input.tokenizer:q} --settings {input.settings:q} --threads {threads} --log {log:q}"
 
 
 rule decode:
-    message:
-        "Transcribe dev and test sets with {wildcards.run} (seed {wildcards.seed})"
     input:
         model=f"{RUN}/model.safetensors",
         tokenizer=TOKENIZER,
@@ -43,14 +43,18 @@ rule decode:
         f"{RUN}/decode.log",
     benchmark:
         f"{RUN}/decode.tsv"
-    params:
-        corpus=CORPUS,
-        folder=RUN,
-        parts=part_options,
+    conda:
+        "../../envs/asr-distill.yaml"
     resources:
         gpu=min(1, GPUS),
         mem_mb=8000,
         runtime=24 * 60,
+    params:
+        corpus=corpus_folder,
+        folder=run_folder,
+        parts=part_options,
+    message:
+        "Transcribe dev and test sets with {wildcards.run} (seed {wildcards.seed})"
     shell:
         "asr-distill decode {input.model:q} {params.folder:q} {params.parts:q} --corpus {params.corpus:q} "
         "--tokenizer {input.tokenizer:q} --settings {input.settings:q} --threads {threads} --log {log:q}"

@@ -4,8 +4,6 @@ STUDY = f"{RESULTS}/{{study}}"
 
 
 rule score:
-    message:
-        "Count word errors of {wildcards.study}"
     input:
         study=f"{WORK}/{{study}}/study.yaml",
         references=prepared("references.jsonl", SCORED),
@@ -17,17 +15,19 @@ rule score:
         f"{WORK}/{{study}}/score.log",
     benchmark:
         f"{WORK}/{{study}}/score.tsv"
+    conda:
+        "../../envs/asr-distill.yaml"
     params:
-        corpus=CORPUS,
-        runs=f"{WORK}/{{study}}",
+        corpus=corpus_folder,
+        runs=study_folder,
+    message:
+        "Count word errors of {wildcards.study}"
     shell:
         "asr-distill score {input.study:q} {params.corpus:q} {params.runs:q} {output.scores:q} {output.errors:q} "
         "--log {log:q}"
 
 
 rule tables:
-    message:
-        "Write the tables of {wildcards.study}"
     input:
         study=f"{WORK}/{{study}}/study.yaml",
         scores=f"{STUDY}/scores.csv",
@@ -46,16 +46,18 @@ rule tables:
         f"{WORK}/{{study}}/tables.log",
     benchmark:
         f"{WORK}/{{study}}/tables.tsv"
+    conda:
+        "../../envs/asr-distill.yaml"
     params:
-        runs=f"{WORK}/{{study}}",
+        runs=study_folder,
+    message:
+        "Write the tables of {wildcards.study}"
     shell:
         "asr-distill tables {input.study:q} {input.scores:q} {params.runs:q} {input.overview:q} {output.folder:q} "
         "--log {log:q}"
 
 
 rule claims:
-    message:
-        "Decide the claims of {wildcards.study}"
     input:
         study=f"{WORK}/{{study}}/study.yaml",
         errors=f"{WORK}/{{study}}/errors.csv",
@@ -72,15 +74,17 @@ rule claims:
         f"{WORK}/{{study}}/claims.log",
     benchmark:
         f"{WORK}/{{study}}/claims.tsv"
+    conda:
+        "../../envs/asr-distill.yaml"
     params:
-        folder=STUDY,
+        folder=results_folder,
+    message:
+        "Decide the claims of {wildcards.study}"
     shell:
         "asr-distill claims {input.study:q} {input.errors:q} {params.folder:q} --log {log:q}"
 
 
 rule illustrate:
-    message:
-        "Compute the lattice posteriors of {wildcards.study}"
     input:
         study=f"{WORK}/{{study}}/study.yaml",
         models=lattice_models,
@@ -93,17 +97,19 @@ rule illustrate:
         f"{WORK}/{{study}}/illustrate.log",
     benchmark:
         f"{WORK}/{{study}}/illustrate.tsv"
+    conda:
+        "../../envs/asr-distill.yaml"
     params:
-        corpus=CORPUS,
+        corpus=corpus_folder,
         models=model_options,
+    message:
+        "Compute the lattice posteriors of {wildcards.study}"
     shell:
         "asr-distill illustrate {input.study:q} {output:q} {params.models:q} --corpus {params.corpus:q} "
         "--tokenizer {input.tokenizer:q} --threads {threads} --log {log:q}"
 
 
 rule figures:
-    message:
-        "Draw the figures of {wildcards.study}"
     input:
         study=f"{WORK}/{{study}}/study.yaml",
         scores=f"{STUDY}/scores.csv",
@@ -122,16 +128,18 @@ rule figures:
         f"{WORK}/{{study}}/figures.log",
     benchmark:
         f"{WORK}/{{study}}/figures.tsv"
+    conda:
+        "../../envs/asr-distill.yaml"
     params:
-        runs=f"{WORK}/{{study}}",
+        runs=study_folder,
+    message:
+        "Draw the figures of {wildcards.study}"
     shell:
         "asr-distill figures {input.study:q} {input.scores:q} {params.runs:q} {input.illustrations:q} {output.folder:q} "
         "--log {log:q}"
 
 
 rule times:
-    message:
-        "Collect times and memory of {wildcards.study}"
     input:
         study=f"{WORK}/{{study}}/study.yaml",
         references=prepared("references.jsonl", SCORED),
@@ -149,62 +157,91 @@ rule times:
         ),
     log:
         f"{WORK}/{{study}}/times.log",
+    conda:
+        "../../envs/asr-distill.yaml"
     params:
-        corpus=CORPUS,
-        runs=f"{WORK}/{{study}}",
+        corpus=corpus_folder,
+        runs=study_folder,
+    message:
+        "Collect times and memory of {wildcards.study}"
     shell:
         "asr-distill times {input.study:q} {params.corpus:q} {params.runs:q} {output.folder:q} --log {log:q}"
 
 
 rule provenance:
-    message:
-        "Write down where the results of {wildcards.study} come from"
     input:
         study=f"{WORK}/{{study}}/study.yaml",
-        records=[f"{WORK}/corpus.yaml", f"{WORK}/tokenizer.yaml", f"{WORK}/decoding.yaml"],
+        records=[
+            f"{WORK}/corpus.yaml",
+            f"{WORK}/tokenizer.yaml",
+            f"{WORK}/decoding.yaml",
+        ],
         summaries=summaries,
-        results=[f"{STUDY}/tables", f"{STUDY}/claims.csv", f"{STUDY}/figures", f"{STUDY}/times"],
+        results=[
+            f"{STUDY}/tables",
+            f"{STUDY}/claims.csv",
+            f"{STUDY}/figures",
+            f"{STUDY}/times",
+        ],
     output:
-        report(f"{STUDY}/provenance.json", caption="../report/provenance.rst", category="{study}"),
+        report(
+            f"{STUDY}/provenance.json",
+            caption="../report/provenance.rst",
+            category="{study}",
+        ),
     log:
         f"{WORK}/{{study}}/provenance.log",
+    conda:
+        "../../envs/asr-distill.yaml"
     params:
         records=record_options,
-        runs=f"{WORK}/{{study}}",
-        benchmarks=WORK,
+        runs=study_folder,
+        benchmarks=work_folder,
         root=workflow.basedir,
+    message:
+        "Write down where the results of {wildcards.study} come from"
     shell:
         "asr-distill provenance {input.study:q} {params.runs:q} {output:q} {params.records:q} "
         "--benchmarks {params.benchmarks:q} --root {params.root:q} --log {log:q}"
 
 
 rule quarantine:
-    message:
-        "Keep the list of utterances that were left out"
     input:
         f"{WORK}/quarantine.csv",
     output:
-        report(f"{STUDY}/quarantine.csv", caption="../report/quarantine.rst", category="{study}"),
+        report(
+            f"{STUDY}/quarantine.csv",
+            caption="../report/quarantine.rst",
+            category="{study}",
+        ),
     log:
         f"{WORK}/{{study}}/quarantine.log",
+    conda:
+        "../../envs/asr-distill.yaml"
+    message:
+        "Keep the list of utterances that were left out"
     shell:
         "cp {input:q} {output:q} 2> {log:q}"
 
 
 rule report:
-    message:
-        "Write the report of {wildcards.study}"
     input:
         study=f"{WORK}/{{study}}/study.yaml",
         overview=f"{WORK}/overview.csv",
         results=rules.provenance.input.results,
         provenance=f"{STUDY}/provenance.json",
     output:
-        report(f"{STUDY}/report.html", caption="../report/report.rst", category="{study}"),
+        report(
+            f"{STUDY}/report.html", caption="../report/report.rst", category="{study}"
+        ),
     log:
         f"{WORK}/{{study}}/report.log",
+    conda:
+        "../../envs/asr-distill.yaml"
     params:
-        runs=f"{WORK}/{{study}}",
-        results=STUDY,
+        runs=study_folder,
+        results=results_folder,
+    message:
+        "Write the report of {wildcards.study}"
     shell:
         "asr-distill report {input.study:q} {params.results:q} {params.runs:q} {input.overview:q} --log {log:q}"

@@ -2,8 +2,6 @@
 
 
 rule train:
-    message:
-        "Train {wildcards.run} (seed {wildcards.seed})"
     input:
         run=f"{RUN}/run.yaml",
         tokenizer=TOKENIZER,
@@ -19,15 +17,19 @@ rule train:
         f"{RUN}/train.log",
     benchmark:
         f"{RUN}/train.tsv"
-    params:
-        corpus=CORPUS,
-        folder=RUN,
-        teacher=teacher_option,
-        pseudo_labels=pseudo_label_options,
+    conda:
+        "../../envs/asr-distill.yaml"
     resources:
         gpu=min(1, GPUS),
         mem_mb=8000,
         runtime=48 * 60,
+    params:
+        corpus=corpus_folder,
+        folder=run_folder,
+        teacher=teacher_option,
+        pseudo_labels=pseudo_label_options,
+    message:
+        "Train {wildcards.run} (seed {wildcards.seed})"
     shell:
         "asr-distill train {input.run:q} --corpus {params.corpus:q} --tokenizer {input.tokenizer:q} "
         "{params.teacher:q} {params.pseudo_labels:q} --output {params.folder:q} --threads {threads} --log {log:q}"

@@ -1,8 +1,8 @@
 """Time-synchronous transducer beam search over a batch (Graves 2012, sec. 2.4, with a bound on tokens per frame).
 
 Layout legend: B batch, K beam, N encoder frames, H joint, V vocabulary, L tokens so far.
-In every frame the hypotheses of the beam may emit up to `max_symbols` tokens, the best K expansions at a time; those that
-end the frame with a blank compete for the next beam. Hypotheses with the same tokens are merged by adding their
+In every frame the hypotheses of the beam may emit up to `max_symbols` tokens, the best K expansions at a time; those
+that end the frame with a blank compete for the next beam. Hypotheses with the same tokens are merged by adding their
 probabilities.
 """
 

@@ -1,4 +1,4 @@
-"""Transcribe prepared parts with a trained model: test and dev sets, unlabelled speech, a few utterances while training."""
+"""Transcribe prepared parts with a trained model: test and dev sets, unlabelled speech, a sample while training."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def pseudo_label(
     kept = sum(line["kept"] for line in lines)
     log.info("%s: %d of %d pseudo-labels kept", part, kept, len(lines))
     if not kept:
-        raise ValueError(f"{part}: every one of {len(lines)} pseudo-labels was dropped; relax pseudo_labels in the scale")
+        raise ValueError(f"{part}: every one of {len(lines)} pseudo-labels was dropped; relax pseudo_labels")
     _write_lines(output, sorted(lines, key=lambda line: line["id"]))
 
 
@@ -81,9 +81,7 @@ def transcribe(model: Transducer, features: Tensor, lengths: Tensor, *, settings
     states, frames = model.encode(model.normalise(features, lengths), lengths)
     if settings.method == "greedy":
         return greedy_search(model, states, frames, max_symbols=settings.max_symbols_per_frame)
-    return beam_search(
-        model, states, frames, beam_size=settings.beam_size, max_symbols=settings.max_symbols_per_frame
-    )
+    return beam_search(model, states, frames, beam_size=settings.beam_size, max_symbols=settings.max_symbols_per_frame)
 
 
 class DevSet:

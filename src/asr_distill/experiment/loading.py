@@ -130,7 +130,12 @@ def validated(record: type[R], values: object, *, where: str) -> R:
         return record.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        tags = ("synthetic", "librispeech", "librilight", "manifests")  # pydantic names the union's branch, YAML does not
+        tags = (
+            "synthetic",
+            "librispeech",
+            "librilight",
+            "manifests",
+        )  # pydantic names the branch, YAML does not
         location = ".".join(str(part) for part in first["loc"] if part not in tags)
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "union_tag_invalid":
@@ -144,7 +149,7 @@ def validated(record: type[R], values: object, *, where: str) -> R:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping; a key given twice is an error."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 - derived from SafeLoader
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):

@@ -50,7 +50,7 @@ class PartBase(Record):
     """One part of a corpus, such as test-clean."""
 
     use: Use
-    """What the part is for; parts of different use never share a speaker."""
+    """What the part is for; dev and test parts share no speaker with parts of another use."""
 
 
 class SyntheticPart(PartBase):
@@ -87,7 +87,7 @@ class ManifestPart(PartBase):
     folder: str = "."
     name: str
     speakers: PositiveInt | Literal["all", "rest"] = "all"
-    """How many of the manifest's speakers belong to this part: drawn with the corpus seed, in the order of the parts."""
+    """How many of the manifest's speakers belong to this part: drawn with the corpus seed, in the parts' order."""
 
 
 Part = Annotated[SyntheticPart | LibriSpeechPart | LibriLightPart | ManifestPart, Field(discriminator="source")]
@@ -100,7 +100,7 @@ class Corpus(Record):
     min_duration: Positive = 0.2
     """Seconds; shorter utterances go to quarantine."""
     max_duration: Positive = 30.0
-    """Seconds; longer labelled utterances go to quarantine, unlabelled recordings are cut into windows of this length."""
+    """Seconds; longer labelled utterances go to quarantine, unlabelled ones are cut into windows of this length."""
     max_quarantined: Fraction = 0.01
     """Share of a part that may be left out before that is an error."""
     parts: dict[Name, Part]

@@ -139,7 +139,7 @@ class Options:
 class LatticeFunction(torch.autograd.Function):
     """Both losses with a hand-written backward pass.
 
-    The divergence needs no sum over paths. So where it is wanted alone, its gradient for a weight of one is formed in the
+    The divergence needs no sum over paths. Where it is wanted alone, its gradient for a weight of one is formed in the
     forward pass, and the backward pass only scales it, as long as all utterances weigh the same.
     """
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 NEGLIGIBLE = 1e-20
-"""Less likely arcs count as never taken: products of theirs are denormal numbers, which slow a CPU's matrix products tenfold."""
+"""Less likely arcs count as never taken: products of theirs are denormal numbers, which make a CPU ten times slower."""
 
 Lengths = tuple[int, ...]
 
@@ -64,7 +64,7 @@ def _forward_sums(blank: Tensor, label: Tensor, *, leaving: bool = True) -> Tens
     With `leaving`, arcs carry the scores of the node they leave; without, of the node they enter, and the first node
     counts its own blank, as in a lattice that is walked backwards.
     """
-    batch, frames, width = blank.shape
+    batch, _, width = blank.shape
     zero = blank.new_zeros(batch, 1, width)
     steps = torch.cat([zero, blank[:, :-1]], dim=1) if leaving else torch.cat([zero, blank[:, 1:]], dim=1)
     prefix = steps.cumsum(dim=1).permute(2, 0, 1).contiguous()  # (U + 1, B, T)

@@ -22,7 +22,7 @@ ROTARY_BASE = 10_000.0  # Su et al. 2021, sec. 3.4.3
 
 @dataclass
 class LayerCache:
-    """What one streaming layer remembers: keys and values (B, A, C, D / A) and convolution inputs (B, kernel - 1, D)."""
+    """What a streaming layer remembers: keys and values (B, A, C, D / A), convolution inputs (B, kernel - 1, D)."""
 
     keys: Tensor
     values: Tensor

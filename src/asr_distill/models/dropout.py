@@ -1,4 +1,4 @@
-"""Dropout whose masks cost little on a CPU, where drawing them one Bernoulli variable at a time takes a third of a step."""
+"""Dropout whose masks cost little on a CPU, where one Bernoulli draw per element takes a third of a training step."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ KEPT = 2
 
 
 class Checkpoints:
-    """Checkpoints of one run in one folder; those of another configuration (fingerprint) are not touched but ignored."""
+    """Checkpoints of one run in one folder; those of another configuration (fingerprint) are ignored."""
 
     def __init__(self, folder: Path, *, fingerprint: str):
         self.folder, self.fingerprint = folder, fingerprint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -88,16 +89,18 @@ class TrainingData:
             max_nodes=phase.batch_nodes,
             stack=self.run.model.encoder.stack,
         )
-        sampler = DynamicBucketingSampler(
-            self.cuts,
-            constraint=constraint,
-            num_buckets=max(2, min(NUM_BUCKETS, len(self.cuts) // (2 * phase.batch_utterances))),
-            shuffle=True,
-            seed=self.run.seed,
-            buffer_size=BUFFER,
-            world_size=1,
-            rank=0,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "You are using DynamicBucketingSampler with an eagerly read CutSet")
+            sampler = DynamicBucketingSampler(
+                self.cuts,
+                constraint=constraint,
+                num_buckets=max(2, min(NUM_BUCKETS, len(self.cuts) // (2 * phase.batch_utterances))),
+                shuffle=True,
+                seed=self.run.seed,
+                buffer_size=BUFFER,
+                world_size=1,
+                rank=0,
+            )
         sampler.set_epoch(epoch)
         return sampler
 

@@ -74,7 +74,9 @@ def train(run: RunRecord, *, paths: TrainingPaths) -> None:
     fabric = lightning_fabric.Fabric(accelerator="auto", devices=1, precision=run.phase.precision)
     tokenizer = Tokenizer.load(paths.tokenizer)
     data = load_training_data(run, corpus=paths.corpus, tokenizer=tokenizer, pseudo_labels=paths.pseudo_labels)
-    teacher = load_model(paths.teacher, tokenizer=tokenizer.fingerprint, device=fabric.device) if paths.teacher else None
+    teacher = (
+        load_model(paths.teacher, tokenizer=tokenizer.fingerprint, device=fabric.device) if paths.teacher else None
+    )
     trainer = Trainer(run, paths=paths, fabric=fabric, tokenizer=tokenizer, data=data, teacher=teacher)
     trainer.run_to_end()
     trainer.export()
@@ -95,9 +97,7 @@ class Trainer:
     ):
         self.run, self.paths, self.fabric, self.tokenizer, self.data = run, paths, fabric, tokenizer, data
         self.model = _new_model(run, corpus=paths.corpus, vocabulary=tokenizer.vocabulary)
-        objective = Objective(
-            self.model, teacher=teacher, run=run.run, phase=run.phase, augmentation=run.augmentation
-        )
+        objective = Objective(self.model, teacher=teacher, run=run.run, phase=run.phase, augmentation=run.augmentation)
         optimizer = make_optimizer(self.model, phase=run.phase)
         self.objective, self.optimizer = fabric.setup(objective, optimizer)
         self.clip = RelativeClip(run.phase.clip)

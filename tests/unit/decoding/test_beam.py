@@ -78,7 +78,7 @@ def test_batch_and_single_utterances_agree(talking_model, random_states, beam_si
 
 
 def test_no_more_tokens_than_allowed(talking_model, random_states):
-    model = talking_model(seed=1)
+    model = talking_model(seed=0)
     states, lengths = random_states([5, 2])
     counts = {}
     for max_symbols in (1, 2, 9):
@@ -86,14 +86,14 @@ def test_no_more_tokens_than_allowed(talking_model, random_states):
         counts[max_symbols] = [len(hypothesis.tokens) for hypothesis in found]
         assert all(count <= max_symbols * length for count, length in zip(counts[max_symbols], [5, 2], strict=True))
         assert all(BLANK not in hypothesis.tokens for hypothesis in found)
-    assert counts[9][0] > 2 * 5
+    assert counts[9][0] > 2 * 5  # what the bound kept away
 
 
 def test_the_beam_keeps_an_alignment_that_is_likelier_than_all_others_together(talking_model, random_states):
     """Whatever its size: at every node, the alignment's start is likelier than everything else in the beam."""
     transcribed = 0
     for seed in range(30):
-        model = talking_model(seed=seed, sharpness=60.0, blank=15.0)
+        model = talking_model(seed=seed, sharpness=60.0, blank=30.0)
         states, lengths = random_states([4], seed=seed)
         (greedy,) = greedy_search(model, states, lengths, max_symbols=3)
         if greedy.score < math.log(0.6):

@@ -1,0 +1,66 @@
+"""A copy of the workflow in a temporary folder, and its one complete run at the smoke scale."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COPIED = ("Snakefile", "workflow", "config", "profiles", "envs")
+
+Snakemake = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def copied_workflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("workflow")
+    copy_workflow(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smoke_run(copied_workflow: Path) -> Path:
+    """The folder after `snakemake` has built everything at the smoke scale."""
+    done = snakemake(copied_workflow, "scale=smoke")
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return copied_workflow
+
+
+def copy_workflow(folder: Path) -> None:
+    for name in COPIED:
+        source, target = ROOT / name, folder / name
+        if source.is_dir():
+            shutil.copytree(source, target)
+        else:
+            shutil.copy(source, target)
+
+
+def snakemake(folder: Path, *config: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Run Snakemake as a user does, with the environment's commands on the path."""
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *options]
+    if config:
+        command += ["--config", *config]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        command, cwd=folder, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False, timeout=600
+    )
+
+
+def planned_jobs(folder: Path, *config: str) -> dict[str, list[str]]:
+    """Return what a dry run would do: rule -> the messages of its jobs."""
+    done = snakemake(folder, *config, options=("--dry-run",))
+    assert done.returncode == 0, done.stderr[-2000:]
+    jobs: dict[str, list[str]] = {}
+    message = ""
+    for line in (done.stdout + done.stderr).splitlines():
+        if line.startswith("Job "):
+            message = line.split(": ", 1)[1]
+        elif line.startswith("rule "):
+            message = line
+        elif line.startswith("    output: "):
+            jobs.setdefault(message, []).append(line.removeprefix("    output: "))
+    return jobs
