@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -33,14 +34,18 @@ def load(corpus, run, *, pseudo_labels=None):
     return load_training_data(run, corpus=corpus.folder, tokenizer=tokenizer, pseudo_labels=labels)
 
 
+def epoch_batches(data, epoch):
+    """Return the cuts of an epoch's batches, before their features are read."""
+    with mock.patch.object(data, "_collate", list):
+        return [cuts for cuts, _, _ in itertools.takewhile(lambda item: item[1] == epoch, data.batches(epoch=epoch))]
+
+
 def epoch_ids(data, epoch):
-    """Return the ids of an epoch's batches."""
-    return [[cut.id for cut in cuts] for cuts in data._sampler(epoch)]
+    return [[cut.id for cut in cuts] for cuts in epoch_batches(data, epoch)]
 
 
 def invented_cuts(sizes):
     """Return cuts with these numbers of feature frames and tokens."""
-    sizes = list(sizes)
     cuts = [dummy_cut(number, duration=frames / 100) for number, (frames, _) in enumerate(sizes)]
     for cut, (_, labels) in zip(cuts, sizes, strict=True):
         cut.custom = {"tokens": [2] * labels}
@@ -76,11 +81,11 @@ def test_the_constraint_counts_padded_nodes():
 @pytest.mark.parametrize(("max_utterances", "max_nodes"), [(1, 10**9), (4, 10**9), (8, 2000), (4, 300), (4, 1)])
 def test_every_utterance_once_an_epoch_in_batches_within_bounds(make_run, max_utterances, max_nodes, seed):
     rng = np.random.default_rng(seed)
-    cuts = invented_cuts(zip(rng.integers(1, 200, size=40).tolist(), rng.integers(0, 20, size=40).tolist()))
+    cuts = invented_cuts(rng.integers([1, 0], [200, 20], size=(40, 2)).tolist())
     run = make_run(phase={"batch_utterances": max_utterances, "batch_nodes": max_nodes}, seed=seed)
     data = TrainingData(CutSet.from_cuts(cuts), run=run)
     for epoch in (0, 1):
-        batches = [list(batch) for batch in data._sampler(epoch)]
+        batches = epoch_batches(data, epoch)
         assert sorted(cut.id for batch in batches for cut in batch) == sorted(cut.id for cut in cuts)
         for batch in batches:
             frames = max(encoder_frames(cut, stack=4) for cut in batch)
