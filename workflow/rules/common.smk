@@ -23,6 +23,14 @@ TOKENIZER = f"{WORK}/tokenizer.model"
 PARTS = list(experiment.scale.corpus.parts)
 SCORED = [*experiment.scale.parts("dev"), *experiment.scale.parts("test")]
 LABELLED = experiment.scale.parts("labelled")
+TEACHERS = sorted(
+    {
+        run.teacher
+        for study in experiment.studies.values()
+        for run in study.runs.values()
+        if run.teacher
+    }
+)
 SYNTHETIC = [
     name
     for name, part in experiment.scale.corpus.parts.items()

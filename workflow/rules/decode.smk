@@ -14,6 +14,7 @@ rule pseudo_label:
         f"{RUN}/pseudo_labels/{{part}}.log",
     benchmark:
         f"{RUN}/pseudo_labels/{{part}}.tsv"
+    priority: 10  # students wait for it
     conda:
         "../../envs/asr-distill.yaml"
     resources:

@@ -33,3 +33,12 @@ rule train:
     shell:
         "asr-distill train {input.run:q} --corpus {params.corpus:q} --tokenizer {input.tokenizer:q} "
         "{params.teacher:q} {params.pseudo_labels:q} --output {params.folder:q} --threads {threads} --log {log:q}"
+
+
+use rule train as train_teacher with:
+    wildcard_constraints:
+        run="|".join(TEACHERS),
+    priority: 10  # others wait for it
+
+
+ruleorder: train_teacher > train

@@ -23,9 +23,9 @@ from asr_distill.training.data import (
     read_pseudo_labels,
 )
 
-EAGER = "ignore:You are using DynamicBucketingSampler with an eagerly read CutSet:UserWarning"
-LONG = "ignore:We have exceeded the max_duration constraint during sampling but have only 1 cut:UserWarning"
-pytestmark = [pytest.mark.filterwarnings(EAGER), pytest.mark.filterwarnings(LONG)]
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:We have exceeded the max_duration constraint during sampling but have only 1 cut:UserWarning"
+)
 
 
 def load(corpus, run, *, pseudo_labels=None):
