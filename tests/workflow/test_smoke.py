@@ -26,7 +26,7 @@ def test_everything_is_built(smoke_run: Path) -> None:
         frame = pd.read_csv(smoke_run / STUDY / f"tables/{table}.csv")
         assert len(frame) == len(study["tables"][table]["rows"])
     claims = pd.read_csv(smoke_run / STUDY / "claims.csv")
-    assert set(claims["id"]) == set(study["claims"])
+    assert set(claims["claim"]) == set(study["claims"])
     assert "<table" in (smoke_run / STUDY / "report.html").read_text(encoding="utf-8")
     jobs = json.loads((smoke_run / STUDY / "provenance.json").read_text())["jobs"]
     assert sum("train.tsv" in job or "/train" in job for job in jobs) >= len(study["runs"])

@@ -10,7 +10,8 @@ relation interval  reproduced                     not reproduced (where not repr
 `not <`  90 %      low > -m: not better by m      high < 0: left is better
 =======  ========  =============================  ==========================================================
 
-Anything else, an undefined interval included, is inconclusive: the test set is too small to tell. "At least as good"
+Anything else, an undefined interval included, is inconclusive: the test set is too small to tell. So is a comparison of
+two systems that recognise next to nothing, whose word error rates are equal for want of words. "At least as good"
 and "does not beat" are each one of Schuirmann's two one-sided tests at 5 %, which is the 90 % interval; in general
 1 - 2 (1 - confidence).
 
@@ -31,21 +32,28 @@ from asr_distill.experiment.records import Relation, Scoring
 Verdict = Literal["reproduced", "not reproduced", "inconclusive"]
 
 
+USELESS = 0.9
+"""Word error rate from which on a system recognises next to nothing."""
+
+
 def interval_confidence(relation: Relation, *, confidence: float) -> float:
     """Return the coverage of the interval that decides a relation: 0.95, or 0.90 for one-sided tests at 5 %."""
     return confidence if relation == "<" else round(1 - 2 * (1 - confidence), 10)
 
 
-def judge(relation: Relation, *, low: float, high: float, right: float, margin: float) -> Verdict:
+def judge(relation: Relation, *, low: float, high: float, left: float, right: float, margin: float) -> Verdict:
     """Decide one comparison by the interval of WER(left) - WER(right).
 
     Args:
         relation: what is claimed.
         low: lower bound, at the relation's `interval_confidence`; may be NaN.
         high: upper bound.
-        right: WER(right), in the unit of the bounds.
+        left: WER(left), a fraction like the bounds.
+        right: WER(right).
         margin: share of WER(right) that counts as no difference.
     """
+    if min(left, right) >= USELESS:
+        return "inconclusive"
     width = margin * right
     if relation == "<":
         reproduced, refuted = high < 0, low > 0 or (-width < low and high < width)
@@ -79,6 +87,7 @@ def rules(scoring: Scoring) -> tuple[str, ...]:
         "right WER; not reproduced if, failing that, it lies above zero.",
         f"“left not < right” (does not beat) is reproduced if the {narrow} interval begins above − {margin} of the "
         "right WER; not reproduced if, failing that, it lies below zero.",
-        "Otherwise a comparison is inconclusive. A claim is reproduced if all its comparisons are, not reproduced if "
+        f"Otherwise a comparison is inconclusive, and so is one of two systems with error rates of {100 * USELESS:g} % "
+        "or more, which recognise next to nothing. A claim is reproduced if all its comparisons are, not reproduced if "
         "any is not, else inconclusive. These rules were fixed before any run.",
     )

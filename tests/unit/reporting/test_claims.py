@@ -25,8 +25,9 @@ def test_claims(tmp_path) -> None:
     for row in claims.to_dict("records"):
         assert row["difference"] == pytest.approx(row["left_wer"] - row["right_wer"], abs=2e-3)
         assert row["confidence"] == interval_confidence(row["relation"], confidence=0.95)
-        bounds = {name: float(row[name]) for name in ("low", "high")}
-        assert row["verdict"] == judge(row["relation"], **bounds, right=row["right_wer"], margin=0.05)
+        names = {"low": "low", "high": "high", "left": "left_wer", "right": "right_wer"}
+        rates = {name: float(row[column]) / 100 for name, column in names.items()}
+        assert row["verdict"] == judge(row["relation"], **rates, margin=0.05)
 
 
 def test_claims_for_people(fake_study: FakeStudy) -> None:
