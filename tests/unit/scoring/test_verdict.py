@@ -44,10 +44,10 @@ TABLE = [
 @pytest.mark.parametrize(("low", "high", "less", "at_most", "not_less"), TABLE)
 def test_table_of_rules(low: float, high: float, less: str, at_most: str, not_less: str) -> None:
     for relation, verdict in (("<", less), ("<=", at_most), ("not <", not_less)):
-        bounds = {"low": low / 100, "high": high / 100}
-        assert judge(relation, **bounds, left=0.2, right=0.2, margin=0.05) == verdict, relation
-        assert judge(relation, **bounds, left=1.0, right=0.2, margin=0.05) == verdict, relation
-        assert judge(relation, **bounds, left=0.9, right=1.0, margin=0.05) == OPEN, relation
+        bounds = {"low": low / 128, "high": high / 128}  # in 128ths, because those are exact: the margin is one of them
+        assert judge(relation, **bounds, left=0.2, right=1 / 8, margin=1 / 16) == verdict, relation
+        assert judge(relation, **bounds, left=1.0, right=1 / 8, margin=1 / 16) == verdict, relation
+        assert judge(relation, **bounds, left=0.9, right=1.0, margin=1 / 128) == OPEN, relation
 
 
 @pytest.mark.parametrize(
@@ -62,8 +62,8 @@ def test_rules_as_they_are_worded(low: float, high: float) -> None:
         "<=": verdict(high < 1, low > 0),
         "not <": verdict(low > -1, high < 0),
     }
-    bounds = {"low": low / 100, "high": high / 100, "left": 0.1, "right": 0.1}
-    assert {r: judge(r, **bounds, margin=0.1) for r in expected} == expected
+    bounds = {"low": low / 128, "high": high / 128, "left": 1 / 8, "right": 1 / 8}
+    assert {r: judge(r, **bounds, margin=1 / 16) for r in expected} == expected
 
 
 def test_without_errors_nothing_can_be_equivalent() -> None:
