@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ from asr_distill.decoding.greedy import greedy_search
 from asr_distill.decoding.hypothesis import Hypothesis
 from asr_distill.experiment import Decoding, PseudoLabels
 from asr_distill.features.reading import FeatureReader, read_cuts
+from asr_distill.files import write_json, write_json_lines
 from asr_distill.models.transducer import Transducer
 from asr_distill.text.tokenizer import Tokenizer
 
@@ -46,9 +45,9 @@ def decode_parts(
         timing.append({"part": part, "audio_seconds": round(audio, 2), "seconds": round(seconds, 3)})
         log.info("%s: %.0f s of speech in %.1f s", part, audio, seconds)
     lines.sort(key=lambda line: (line["part"], line["id"]))
-    _write_lines(output / "hypotheses.jsonl", lines)
+    write_json_lines(output / "hypotheses.jsonl", lines)
     summary = {"method": settings.method, "threads": torch.get_num_threads(), "parts": timing}
-    (output / "decoding.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_json(output / "decoding.json", summary)
 
 
 def pseudo_label(
@@ -70,7 +69,7 @@ def pseudo_label(
     log.info("%s: %d of %d pseudo-labels kept", part, kept, len(lines))
     if not kept:
         raise ValueError(f"{part}: every one of {len(lines)} pseudo-labels was dropped; relax pseudo_labels")
-    _write_lines(output, sorted(lines, key=lambda line: line["id"]))
+    write_json_lines(output, sorted(lines, key=lambda line: line["id"]))
 
 
 @torch.inference_mode()
@@ -144,11 +143,3 @@ def _batches(cuts: Iterable[Cut], *, seconds: float) -> Iterator[list[Cut]]:
         batch.append(cut)
     if batch:
         yield batch
-
-
-def _write_lines(path: Path, lines: Iterable[dict[str, object]]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        for line in lines:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    temporary.replace(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +20,7 @@ from asr_distill.experiment.resolved import (
     StudyRecord,
     TokenizerRecord,
 )
+from asr_distill.files import write_text
 
 R = TypeVar("R", bound=Record)
 
@@ -115,9 +115,7 @@ def write_if_changed(path: Path, record: ResolvedRecord) -> None:
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, text)
 
 
 def validated(record: type[R], values: object, *, where: str) -> R:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -10,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from asr_distill.experiment import ModelSize
+from asr_distill.files import replacing
 from asr_distill.models.transducer import Transducer
 
 
@@ -21,10 +21,9 @@ def save_model(model: Transducer, path: Path, *, tokenizer: str) -> None:
         "mel_bins": str(model.mel_bins),
         "tokenizer": tokenizer,
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, temporary, metadata=metadata)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
 
 
 def load_model(path: Path, *, tokenizer: str, device: torch.device | str = "cpu") -> Transducer:

@@ -107,9 +107,7 @@ def _decide(
         "seeds": str(found.seeds),
         "replicates": str(found.replicates),
         "reason": found.reason,
-        "verdict": judge(
-            relation, low=found.low, high=found.high, left=found.left, right=found.right, margin=margin
-        ),
+        "verdict": judge(relation, low=found.low, high=found.high, left=found.left, right=found.right, margin=margin),
     }
 
 

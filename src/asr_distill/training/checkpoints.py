@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from asr_distill.files import replacing
 
 log = logging.getLogger(__name__)
 
@@ -26,15 +27,8 @@ class Checkpoints:
         """Write the state after `step` steps and remove all but the newest ones."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step{step:08d}.pt"
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with temporary.open("wb") as file:
-                torch.save(state | {"step": step, "fingerprint": self.fingerprint}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as temporary:
+            torch.save(state | {"step": step, "fingerprint": self.fingerprint}, temporary)
         for old in self._paths()[KEPT:]:
             old.unlink(missing_ok=True)
 

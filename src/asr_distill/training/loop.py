@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
 import logging
 import math
-import os
 import signal
 import time
 from collections.abc import Sequence
@@ -16,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning_fabric
+import pandas as pd
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from asr_distill.decoding.decode import DevSet
 from asr_distill.experiment import RunRecord
 from asr_distill.features.reading import global_mean_and_std
+from asr_distill.files import replacing, write_json
 from asr_distill.models.storage import load_model, save_model
 from asr_distill.models.transducer import Transducer
 from asr_distill.progress import Progress
@@ -35,8 +34,10 @@ log = logging.getLogger(__name__)
 
 MAX_NON_FINITE = 20
 """Batches in a row whose loss may be infinite or undefined before the run is given up."""
-LOG_EVERY = 20
+CURVE_EVERY = 20
 """Steps between two rows of the learning curve."""
+LOG_EVERY = 100
+"""Steps between two lines in the log."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,8 +140,10 @@ class Trainer:
     def export(self) -> None:
         """Write the averaged model, the learning curve and what is known of the run; remove the checkpoints."""
         output = self.paths.output
-        _write_curve(output / "curve.csv", self.position.curve)
-        (output / "training.json").write_text(json.dumps(self._summary(), indent=2) + "\n", encoding="utf-8")
+        columns = list(dict.fromkeys(key for row in self.position.curve for key in row))
+        with replacing(output / "curve.csv") as temporary:
+            pd.DataFrame(self.position.curve, columns=columns).to_csv(temporary, index=False)
+        write_json(output / "training.json", self._summary())
         save_model(self.average.module, output / "model.safetensors", tokenizer=self.tokenizer.fingerprint)
         self.checkpoints.remove()
 
@@ -172,7 +175,7 @@ class Trainer:
         """Add to the learning curve, with the dev WER where it is due."""
         step, phase = self.position.step, self.run.phase
         due = step > self._ctc_steps() and (step % phase.dev_every == 0 or step == phase.steps)
-        if not due and step % LOG_EVERY:
+        if not due and step % CURVE_EVERY:
             return
         row = {
             "step": step,
@@ -180,6 +183,8 @@ class Trainer:
             "loss": loss,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
         }
+        if not due and step % LOG_EVERY == 0:
+            log.info("%s step %d of %d: loss %.3f", self.run.name, step, phase.steps, loss)
         if due:
             self.average.module.eval()
             errors = self.dev.word_error_rates(self.average.module, tokenizer=self.tokenizer)
@@ -261,13 +266,3 @@ def _fingerprint(run: RunRecord, *, paths: TrainingPaths) -> str:
 def _step_seed(seed: int, step: int) -> int:
     """Return a seed of its own for every step, so that nothing random need be saved."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{step}".encode()).digest()[:8], "big") >> 1
-
-
-def _write_curve(path: Path, rows: list[dict[str, float]]) -> None:
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    temporary.replace(path)

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -46,16 +44,6 @@ def folder(reported: FakeStudy, tmp_path_factory: pytest.TempPathFactory) -> Pat
     page = (reported.results / "report.html").read_text()
     (folder / "probed.html").write_text(page.replace("<title>", f"{PROBE}\n<title>", 1))
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser() -> str:
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if found := shutil.which(name):
-            return found
-    if os.environ.get("ASR_DISTILL_FORBID_SKIPS") == "1":
-        pytest.fail("no Chromium binary found, and ASR_DISTILL_FORBID_SKIPS=1 forbids skipping")
-    pytest.skip("no Chromium binary (chromium, chromium-browser, google-chrome) found")
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -1,0 +1,63 @@
+"""What a user sees of the command line when something is wrong: one line, exit status 1, no traceback."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from asr_distill import cli
+
+
+def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr("sys.argv", ["asr-distill", *arguments])
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    return exit_.value.code
+
+
+def test_a_users_mistake_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    record = tmp_path / "tokenizer.yaml"
+    record.write_text("tokenizer: {vocabulary: 5000}\n")
+    references = tmp_path / "references.jsonl"
+    references.write_text(json.dumps({"text": "SEE THE SEA"}) + "\n")
+    output = tmp_path / "tokenizer.model"
+    log = tmp_path / "log"
+    arguments = ["tokenizer", str(record), str(references), "--output", str(output), "--log", str(log)]
+    assert run(arguments, monkeypatch) == 1
+    shown = capfd.readouterr().err.strip()
+    assert shown.startswith("error: tokenizer.vocabulary: 5000 is too large")
+    assert "\n" not in shown
+    assert "5000 is too large" in log.read_text()
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"), [(errno.ENOSPC, "free some space and run again"), (errno.EACCES, "Permission denied")]
+)
+def test_a_full_or_forbidden_disk_is_one_line(code: int, hint: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    def fail() -> None:
+        raise OSError(code, os.strerror(code), "work/model.safetensors")
+
+    monkeypatch.setattr(cli, "app", fail)
+    assert run([], monkeypatch) == 1
+    shown = capsys.readouterr().err.strip()
+    assert shown.startswith("error: work/model.safetensors: ")
+    assert hint in shown
+    assert "\n" not in shown
+
+
+def test_our_own_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise AssertionError("a bug")
+
+    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr("sys.argv", ["asr-distill"])
+    with pytest.raises(AssertionError, match="a bug"):
+        cli.main()
+
+
+def test_show_tells_where_there_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    assert run(["show", str(tmp_path), "mini"], monkeypatch) == 1
+    assert "run `snakemake --cores all` first" in capsys.readouterr().err
