@@ -148,7 +148,7 @@ class Trainer:
         self.checkpoints.remove()
 
     def _step(self, batch: Any) -> float:
-        """Take one optimisation step; a loss that is not finite is skipped and counted."""
+        """Take one optimisation step and return the loss; one whose loss or gradient is not finite is left out."""
         phase, step = self.run.phase, self.position.step
         torch.manual_seed(_step_seed(self.run.seed, step))  # dropout: the same after a resume
         self.generator.manual_seed(_step_seed(self.run.seed + 1_000_003, step))
@@ -159,7 +159,9 @@ class Trainer:
         if math.isfinite(value):
             self.optimizer.zero_grad(set_to_none=True)
             self.fabric.backward(loss)
-            self.clip([p for p in self.model.parameters() if p.grad is not None])
+            norm = self.clip([p for p in self.model.parameters() if p.grad is not None])
+            value = value if math.isfinite(norm) else math.nan
+        if math.isfinite(value):
             self.optimizer.step()
             self.average.update_parameters(self.model)
         else:

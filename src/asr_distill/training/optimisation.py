@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -37,10 +38,13 @@ class RelativeClip:
         self.multiple = multiple
         self.mean = 0.0
 
-    def __call__(self, parameters: Iterable[Tensor]) -> None:
-        """Clip in place and update the mean with the clipped norm."""
+    def __call__(self, parameters: Iterable[Tensor]) -> float:
+        """Clip in place, update the mean with the clipped norm, return the norm; one that is not finite leaves both."""
         parameters = list(parameters)
         limit = self.multiple * self.mean if self.mean else float("inf")
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
+        if not math.isfinite(norm):
+            return norm
         clipped = min(norm, limit)
         self.mean = NORM_DECAY * self.mean + (1 - NORM_DECAY) * clipped if self.mean else clipped
+        return norm

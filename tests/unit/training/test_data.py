@@ -35,9 +35,10 @@ def load(corpus, run, *, pseudo_labels=None):
 
 
 def epoch_batches(data, epoch):
-    """Return the cuts of an epoch's batches, before their features are read."""
+    """Return the cuts of an epoch's batches, before their features are read, as they come in a long training."""
     with mock.patch.object(data, "_collate", list):
-        return [cuts for cuts, _, _ in itertools.takewhile(lambda item: item[1] == epoch, data.batches(epoch=epoch))]
+        until = itertools.takewhile(lambda item: item[1] <= epoch, data.batches())
+        return [cuts for cuts, found, _ in until if found == epoch]
 
 
 def epoch_ids(data, epoch):
