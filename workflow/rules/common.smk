@@ -31,6 +31,14 @@ TEACHERS = sorted(
         if run.teacher
     }
 )
+AS_LARGE_AS_TEACHER = sorted(
+    name
+    for study in experiment.studies.values()
+    for name, run in study.runs.items()
+    if name not in TEACHERS
+    and run.teacher
+    and run.model == study.runs[run.teacher].model
+)
 SYNTHETIC = [
     name
     for name, part in experiment.scale.corpus.parts.items()
@@ -39,9 +47,14 @@ SYNTHETIC = [
 RUN = f"{WORK}/{{study}}/{{run}}/seed{{seed}}"
 
 
+def one_of(names):
+    """Regular expression for one of the names; for none of them, one that matches nothing."""
+    return "|".join(names) or "(?!)"
+
+
 wildcard_constraints:
-    study="|".join(experiment.studies),
-    part="|".join(PARTS),
+    study=one_of(experiment.studies),
+    part=one_of(PARTS),
     seed=r"\d+",
 
 

@@ -37,8 +37,14 @@ rule train:
 
 use rule train as train_teacher with:
     wildcard_constraints:
-        run="|".join(TEACHERS),
+        run=one_of(TEACHERS),
     priority: 10  # others wait for it
 
 
-ruleorder: train_teacher > train
+use rule train as train_large with:
+    wildcard_constraints:
+        run=one_of(AS_LARGE_AS_TEACHER),
+    priority: 5  # the longest first, so that none is left for one core at the end
+
+
+ruleorder: train_teacher > train_large > train

@@ -93,8 +93,8 @@ def test_code_in_a_checkpoint_is_never_run(checkpoints, write):
 def test_a_failed_save_leaves_what_was_there(checkpoints, monkeypatch):
     checkpoints.save(state(5), step=5)
 
-    def full_disk(content, file):
-        file.write(b"half of it")
+    def full_disk(content, path):
+        path.write_bytes(b"half of it")
         raise OSError("no space left on device")
 
     monkeypatch.setattr(torch, "save", full_disk)

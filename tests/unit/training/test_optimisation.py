@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -80,6 +82,14 @@ def test_outliers_cannot_run_away():
     for _ in range(3):
         clip(gradient(1e9))
     assert clip.mean < 1.2
+
+
+@pytest.mark.parametrize("wrong", [float("inf"), float("nan")])
+def test_a_gradient_that_is_not_finite_is_reported_and_forgotten(wrong):
+    clip = RelativeClip(2.0)
+    assert clip(gradient(3.0)) == pytest.approx(3.0)
+    assert not math.isfinite(clip(gradient(wrong)))
+    assert clip.mean == pytest.approx(3.0)
 
 
 def test_a_generator_of_parameters_will_do():

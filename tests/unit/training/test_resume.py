@@ -168,7 +168,7 @@ def test_what_is_written_beside_the_model(corpus, make_run, undisturbed):
 
 
 def test_training_lowers_the_loss(corpus, make_run, monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "LOG_EVERY", 1)
+    monkeypatch.setattr(module, "CURVE_EVERY", 1)
     run = make_run(phase={"steps": 60, "dev_every": 60, "learning_rate": 3e-2})
     train(run, paths=corpus.paths(tmp_path, teacher=False))
     losses = [float(row["loss"]) for row in curve(tmp_path)]
@@ -197,20 +197,29 @@ def test_student_and_teacher_normalise_alike(corpus, make_run, undisturbed):
     assert torch.equal(student["feature_deviation"], teacher.feature_deviation)
 
 
-def spoil(monkeypatch, steps):
-    """Make the loss of these steps, counted from 0, undefined."""
+def undefined(loss, parameter):
+    return loss * float("nan")
+
+
+def without_slope(loss, parameter):
+    return loss + torch.sqrt(0 * parameter.sum())  # adds 0, whose gradient is not a number
+
+
+def spoil(monkeypatch, steps, how=undefined):
+    """Spoil the loss of these steps, counted from 0."""
     count = iter(range(10**6))
 
     class Spoilt(Objective):
         def forward(self, batch, **options):
             loss = super().forward(batch, **options)
-            return loss * float("nan") if next(count) in steps else loss
+            return how(loss, self.student.joint.output.bias) if next(count) in steps else loss
 
     monkeypatch.setattr(module, "Objective", Spoilt)
 
 
-def test_losses_that_are_not_finite_are_skipped_and_counted(corpus, make_run, monkeypatch, tmp_path):
-    spoil(monkeypatch, {0, 4, 5})
+@pytest.mark.parametrize("how", [undefined, without_slope])
+def test_losses_and_gradients_that_are_not_finite_are_skipped_and_counted(corpus, make_run, monkeypatch, tmp_path, how):
+    spoil(monkeypatch, {0, 4, 5}, how)
     train(make_run(), paths=corpus.paths(tmp_path, teacher=False))
     assert json.loads((tmp_path / "training.json").read_text())["skipped_batches"] == 3
     assert all(torch.isfinite(tensor).all() for tensor in tensors(corpus, tmp_path).values())
