@@ -62,6 +62,8 @@ def check_study(study: Study, *, scale: Scale, printed: dict[str, Any], where: s
     for title, runs in study.figures.items():
         for run in runs:
             _known(run, study.runs, f"{where}: figures.{title}", "run of this study")
+    condition = study.lattice.condition
+    _known(condition, scale.conditions, f"{where}: lattice.condition", f"condition of '{scale_name}'")
     for run in study.lattice.runs:
         _known(run, study.runs, f"{where}: lattice.runs", "run of this study")
 
@@ -86,6 +88,8 @@ def _check_teacher(study: Study, name: str, run: Run, *, scale: Scale, where: st
 
 
 def _check_tables(study: Study, *, printed: dict[str, Any], where: str) -> None:
+    if "tables" not in printed:
+        raise ValueError(f"config/papers/{study.paper}.yaml: has no key 'tables'")
     for name, table in study.tables.items():
         at = f"{where}: tables.{name}"
         _known(table.printed, printed["tables"], f"{at}.printed", "table of the paper")

@@ -90,7 +90,8 @@ def lattice_losses(
     )
     inputs = (student.encoder, student.predictor, student.weight, student.bias)
     others = (None,) * 4 if teacher is None else (teacher.encoder, teacher.predictor, teacher.weight, teacher.bias)
-    sums = LatticeFunction.apply(options, labels, *(_full_precision(x) for x in (*inputs, *others)))
+    with torch.autocast(labels.device.type, enabled=False):
+        sums = LatticeFunction.apply(options, labels, *(_full_precision(x) for x in (*inputs, *others)))
     return LatticeLosses(transducer=sums[0], divergence=sums[1])
 
 

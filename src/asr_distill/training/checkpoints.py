@@ -26,7 +26,7 @@ class Checkpoints:
     def save(self, state: dict[str, Any], *, step: int) -> None:
         """Write the state after `step` steps and remove all but the newest ones."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"step{step:08d}.pt"
+        path = self.folder / f"step{step:08d}-{self.fingerprint[:16]}.pt"
         with replacing(path) as temporary:
             torch.save(state | {"step": step, "fingerprint": self.fingerprint}, temporary)
         for old in self._paths()[KEPT:]:
@@ -50,5 +50,5 @@ class Checkpoints:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _paths(self) -> list[Path]:
-        """Return the checkpoints, newest first."""
-        return sorted(self.folder.glob("step*.pt"), reverse=True)
+        """Return the checkpoints of this configuration, newest first."""
+        return sorted(self.folder.glob(f"step*-{self.fingerprint[:16]}.pt"), reverse=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -77,23 +77,38 @@ class TrainingData:
     def batches(self, *, epoch: int = 0, position: int = 0) -> Iterator[tuple[Batch, int, int]]:
         """Yield batches for ever from a position on, each with the epoch and position of the one that follows it."""
         while True:
-            for cuts in islice(self._sampler(epoch), position, None):
+            for cuts in islice(self._bounded(self._sampler(epoch)), position, None):
                 position += 1
-                yield self._collate(list(cuts)), epoch, position
+                yield self._collate(cuts), epoch, position
             epoch, position = epoch + 1, 0
+
+    def _bounded(self, batches: Iterable[CutSet]) -> Iterator[list[Cut]]:
+        """Yield the sampler's batches, split where their last utterance makes them too large: Lhotse keeps it."""
+        constraint = self._constraint()
+        for cuts in batches:
+            batch: list[Cut] = []
+            constraint.reset()
+            for cut in cuts:
+                constraint.add(cut)
+                if batch and constraint.exceeded():
+                    yield batch
+                    batch = []
+                    constraint.reset()
+                    constraint.add(cut)
+                batch.append(cut)
+            yield batch
+
+    def _constraint(self) -> LatticeConstraint:
+        phase, stack = self.run.phase, self.run.model.encoder.stack
+        return LatticeConstraint(max_utterances=phase.batch_utterances, max_nodes=phase.batch_nodes, stack=stack)
 
     def _sampler(self, epoch: int) -> DynamicBucketingSampler:
         phase = self.run.phase
-        constraint = LatticeConstraint(
-            max_utterances=phase.batch_utterances,
-            max_nodes=phase.batch_nodes,
-            stack=self.run.model.encoder.stack,
-        )
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "You are using DynamicBucketingSampler with an eagerly read CutSet")
             sampler = DynamicBucketingSampler(
                 self.cuts,
-                constraint=constraint,
+                constraint=self._constraint(),
                 num_buckets=max(2, min(NUM_BUCKETS, len(self.cuts) // (2 * phase.batch_utterances))),
                 shuffle=True,
                 seed=self.run.seed,

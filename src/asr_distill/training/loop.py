@@ -97,7 +97,7 @@ class Trainer:
         teacher: Transducer | None,
     ):
         self.run, self.paths, self.fabric, self.tokenizer, self.data = run, paths, fabric, tokenizer, data
-        self.model = _new_model(run, corpus=paths.corpus, vocabulary=tokenizer.vocabulary)
+        self.model = _new_model(run, corpus=paths.corpus, vocabulary=tokenizer.vocabulary, teacher=teacher)
         objective = Objective(self.model, teacher=teacher, run=run.run, phase=run.phase, augmentation=run.augmentation)
         optimizer = make_optimizer(self.model, phase=run.phase)
         self.objective, self.optimizer = fabric.setup(objective, optimizer)
@@ -244,11 +244,18 @@ class Trainer:
         }
 
 
-def _new_model(run: RunRecord, *, corpus: Path, vocabulary: int) -> Transducer:
-    """Return the model with random weights that depend on the seed alone, and the corpus's feature statistics."""
+def _new_model(run: RunRecord, *, corpus: Path, vocabulary: int, teacher: Transducer | None) -> Transducer:
+    """Return the model with random weights that depend on the seed alone, and feature statistics.
+
+    These are the teacher's, if it listens too, so that both normalise alike; else those of the training speech.
+    """
     torch.manual_seed(run.seed)
     model = Transducer(run.model, vocabulary=vocabulary, mel_bins=run.features.mel_bins)
-    mean, deviation = global_mean_and_std([corpus / part / "statistics.json" for part in run.labelled])
+    if teacher is not None:
+        mean, deviation = teacher.feature_mean, teacher.feature_deviation
+    else:
+        parts = run.labelled or run.unlabelled
+        mean, deviation = global_mean_and_std([corpus / part / "statistics.json" for part in parts])
     model.feature_mean.copy_(mean)
     model.feature_deviation.copy_(deviation)
     return model
