@@ -39,7 +39,7 @@ class RelativeClip:
         self.mean = 0.0
 
     def __call__(self, parameters: Iterable[Tensor]) -> float:
-        """Clip in place, update the mean with the clipped norm, return the norm; the mean keeps out what is not finite."""
+        """Clip in place, return the norm; the mean of the norms takes in what is finite."""
         parameters = list(parameters)
         limit = self.multiple * self.mean if self.mean else float("inf")
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
