@@ -1,6 +1,7 @@
 """A copy of the workflow in a temporary folder, and its one complete run at the smoke scale."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -50,17 +51,8 @@ def snakemake(folder: Path, *config: str, options: tuple[str, ...] = ()) -> subp
     )
 
 
-def planned_jobs(folder: Path, *config: str) -> dict[str, list[str]]:
-    """Return what a dry run would do: rule -> the messages of its jobs."""
+def planned_jobs(folder: Path, *config: str) -> list[str]:
+    """Return the messages of the jobs that a dry run plans."""
     done = snakemake(folder, *config, options=("--dry-run",))
     assert done.returncode == 0, done.stderr[-2000:]
-    jobs: dict[str, list[str]] = {}
-    message = ""
-    for line in (done.stdout + done.stderr).splitlines():
-        if line.startswith("Job "):
-            message = line.split(": ", 1)[1]
-        elif line.startswith("rule "):
-            message = line
-        elif line.startswith("    output: "):
-            jobs.setdefault(message, []).append(line.removeprefix("    output: "))
-    return jobs
+    return re.findall(r"^Job \d+: (.*)$", done.stdout + done.stderr, flags=re.MULTILINE)
