@@ -49,7 +49,8 @@ def test_an_edited_run_reruns_itself_and_what_depends_on_it(smoke_run: Path, tmp
     path = tmp_path / "config/studies/soft_vs_hard.yaml"
     edited = re.sub(r"(small_hard:.*augmentation:) standard", r"\1 none", path.read_text())
     assert edited != path.read_text()
-    assert planned_jobs(tmp_path, "scale=smoke") == []
+    moved = {"Write down where the results of soft_vs_hard come from", "Write the report of soft_vs_hard"}
+    assert set(planned_jobs(tmp_path, "scale=smoke")) <= moved  # they read the state of the folder's repository
     path.write_text(edited)
     jobs = planned_jobs(tmp_path, "scale=smoke")
     assert [job for job in jobs if job.startswith("Train")] == ["Train small_hard (seed 0)"]
