@@ -52,12 +52,18 @@ def decide_claims(study: StudyRecord, *, errors: pd.DataFrame) -> pd.DataFrame:
     for name, claim in study.study.claims.items():
         own = [
             _decide(study, name, claim, comparison, condition, errors=errors)
-            for condition in claim.conditions
+            for condition in _distinct_conditions(study, claim)
             for comparison in claim.comparisons
         ]
         verdict = judge_claim(row["verdict"] for row in own)
         rows += [{**row, "claim_verdict": verdict} for row in own]
     return pd.DataFrame(rows, columns=CLAIM_COLUMNS)
+
+
+def _distinct_conditions(study: StudyRecord, claim: Claim) -> list[Condition]:
+    """Return the claim's conditions, one for each test part: a scale may read two conditions on the same part."""
+    by_part = {study.scale.conditions[condition]: condition for condition in reversed(claim.conditions)}
+    return list(reversed(by_part.values()))
 
 
 def claim_grids(study: StudyRecord, decided: pd.DataFrame) -> tuple[Grid, Grid]:
