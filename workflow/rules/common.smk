@@ -23,6 +23,7 @@ TOKENIZER = f"{WORK}/tokenizer.model"
 PARTS = list(experiment.scale.corpus.parts)
 SCORED = [*experiment.scale.parts("dev"), *experiment.scale.parts("test")]
 LABELLED = experiment.scale.parts("labelled")
+TRAINING = [*LABELLED, *experiment.scale.parts("unlabelled")]
 TEACHERS = sorted(
     {
         run.teacher

@@ -51,6 +51,15 @@ rule prepare:
         "--synthetic {params.synthetic:q} --threads {threads} --log {log:q}"
 
 
+use rule prepare as prepare_training with:
+    wildcard_constraints:
+        part=one_of(TRAINING),
+    priority: 5  # the largest first, so that none is left for one core at the end
+
+
+ruleorder: prepare_training > prepare
+
+
 rule overview:
     input:
         corpus=f"{WORK}/corpus.yaml",
