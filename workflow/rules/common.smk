@@ -7,10 +7,10 @@ from asr_distill.experiment import load_experiment
 
 try:
     experiment = load_experiment(config, root=Path(workflow.basedir))
-except ValueError as error:
+    experiment.write()
+except (ValueError, OSError) as error:  # a user's mistake; a full or read-only disk
     print(f"error: {error}", file=sys.stderr)
     sys.exit(1)
-experiment.write()
 
 # One GPU for each job that computes, and never two jobs on one card; without GPUs the cores alone set the limit.
 GPUS = num_gpus()

@@ -128,12 +128,8 @@ def validated(record: type[R], values: object, *, where: str) -> R:
         return record.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        tags = (
-            "synthetic",
-            "librispeech",
-            "librilight",
-            "manifests",
-        )  # pydantic names the branch, YAML does not
+        # pydantic names the branch of the union in the location, YAML does not
+        tags = ("synthetic", "librispeech", "librilight", "manifests")
         location = ".".join(str(part) for part in first["loc"] if part not in tags)
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "union_tag_invalid":

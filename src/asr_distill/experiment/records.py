@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -393,6 +393,3 @@ class Config(Record):
     results: str = "results"
     overrides: dict[str, Any] = {}
     """Merged into the scale, key by key: {phases: {teacher: {steps: 100}}}."""
-
-
-TARGETS = get_args(Targets)
