@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from asr_distill.losses.lattice import LatticeLengths
+from asr_distill.losses.joint import LatticeLengths
 
 
 def ctc(logits: Tensor, *, labels: Tensor, lengths: LatticeLengths) -> Tensor:
@@ -26,5 +26,6 @@ def frame_divergence(student: Tensor, *, teacher: Tensor, lengths: LatticeLength
     student = torch.log_softmax(student.float(), dim=-1)
     teacher = torch.log_softmax(teacher.float(), dim=-1)
     per_frame = F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=-1)
-    valid = torch.arange(student.shape[1], device=student.device) < lengths.frames[:, None]
+    frames = lengths.frames.to(student.device, non_blocking=True)
+    valid = torch.arange(student.shape[1], device=student.device) < frames[:, None]
     return (per_frame * valid).sum(dim=1)

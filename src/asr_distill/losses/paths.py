@@ -1,82 +1,148 @@
-"""Sums over all alignment paths of transducer lattices: likelihood and occupation probabilities.
+"""Sums over all alignment paths of transducer lattices, and the single best path.
 
-Layout legend: B batch, T frames, U labels. A path starts at node (0, 0), moves one frame with a blank or one label up
-with a label, and leaves node (T - 1, U) with a blank. The recursion is vectorised along the frames of one label row:
-within a row the sum over paths is a cumulative log-sum-exp, so the loop has U steps instead of T + U. Computed in
-float64, because the row's prefix sums are subtracted again.
+Layout legend: B batch, T frames, U labels, D = T + U diagonals. A path starts at node (0, 0), moves one frame with a
+blank or one label up with a label, and leaves node (T - 1, U) with a blank. All nodes with the same t + u lie on one
+diagonal and depend only on the diagonal before, so each step of the recursion treats a diagonal of the whole batch,
+forwards and backwards at once. In float64: the sums of a long utterance differ from its arcs by many magnitudes.
+Inside this module a lattice is (T, U + 1, B), so that what one step touches lies together.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from dataclasses import dataclass
 
-NEGLIGIBLE = 1e-20
-"""Less likely arcs count as never taken: products of theirs are denormal numbers, which make a CPU ten times slower."""
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 Lengths = tuple[int, ...]
 
-
-def log_likelihood(blank: Tensor, label: Tensor, frames: Lengths, labels: Lengths) -> Tensor:
-    """Return log P(labels | speech), shape (B,), from log P(blank) and log P(next label), each (B, T, U + 1)."""
-    last_frame, last_label = _last(frames, labels, device=blank.device)
-    rows = torch.arange(len(frames), device=blank.device)
-    alpha = _forward_sums(blank.double(), label.double())
-    return (alpha[rows, last_frame, last_label] + blank[rows, last_frame, last_label]).to(blank.dtype)
+NEGLIGIBLE = {torch.float32: 1e-12, torch.float64: 1e-20}
+"""Arcs less likely than this count as never taken: far below rounding, they would cost products of denormal numbers."""
 
 
-def path_gradients(blank: Tensor, label: Tensor, frames: Lengths, labels: Lengths) -> tuple[Tensor, Tensor, Tensor]:
-    """Return log P(labels | speech), (B,), and the probabilities (B, T, U + 1) of taking each blank and label arc.
+@dataclass(frozen=True, kw_only=True)
+class Paths:
+    """What the paths of a batch of lattices add up to; 0 outside the lattices."""
 
-    The arc probabilities are the gradient of the log-likelihood for the arcs' log-probabilities.
+    log_likelihood: Tensor
+    """(B,) log P(labels | speech), summed over all alignments (Graves 2012, eq. 16)."""
+    blank: Tensor
+    """(B, T, U + 1) posterior probability that a path leaves the node with a blank."""
+    label: Tensor
+    """(B, T, U + 1) posterior probability that a path leaves the node with the next label."""
+
+    def occupation(self) -> Tensor:
+        """Return the probability that a path visits each node, (B, T, U + 1)."""
+        return self.blank + self.label
+
+
+def path_sums(blank: Tensor, label: Tensor, frames: Lengths, counts: Lengths) -> Paths:
+    """Sum over all paths, given log P(blank) and log P(next label), each (B, T, U + 1).
+
+    The posteriors are also the gradients of the log-likelihood for the arcs' log-probabilities.
     """
-    last_frame, last_label = _last(frames, labels, device=blank.device)
-    dtype, (batch, num_frames, width) = blank.dtype, blank.shape
-    rows = torch.arange(batch, device=blank.device)
-    t = torch.arange(num_frames, device=blank.device)[None, :, None]
-    u = torch.arange(width, device=blank.device)[None, None, :]
-    valid = (t <= last_frame[:, None, None]) & (u <= last_label[:, None, None])
-    blank, label = (torch.where(valid, x, 0.0).double() for x in (blank, label))
-
-    # Backward sums are forward sums over the lattice turned by 180 degrees.
-    turned_t = (last_frame[:, None, None] - t).clamp_min(0)
-    turned_u = (last_label[:, None, None] - u).clamp_min(0)
-    turned = (rows[:, None, None], turned_t, turned_u)
-    alpha = _forward_sums(blank, label)
-    beta = _forward_sums(blank[turned], label[turned], leaving=False)[turned]
-
-    log_prob = alpha[rows, last_frame, last_label] + blank[rows, last_frame, last_label]
-    total = log_prob[:, None, None]
-    after_blank = torch.nn.functional.pad(beta[:, 1:], (0, 0, 0, 1), value=-torch.inf)
-    after_blank[rows, last_frame, last_label] = 0.0  # the blank that ends the utterance
-    after_label = torch.nn.functional.pad(beta[:, :, 1:], (0, 1), value=-torch.inf)
-    has_blank = valid & ((t < last_frame[:, None, None]) | (u == last_label[:, None, None]))
-    has_label = valid & (u < last_label[:, None, None])
-    by_blank = torch.where(has_blank, alpha + blank + after_blank - total, -torch.inf).exp()
-    by_label = torch.where(has_label, alpha + label + after_label - total, -torch.inf).exp()
-    by_blank, by_label = (torch.where(arc > NEGLIGIBLE, arc, 0.0).to(dtype) for arc in (by_blank, by_label))
-    return log_prob.to(dtype), by_blank, by_label
+    dtype = blank.dtype
+    ends = _ends(frames, counts, device=blank.device)
+    blank, label = _inside(blank, label, ends)
+    alpha, beta = _forward_backward(blank, label, ends)
+    log_likelihood = alpha[ends] + blank[ends]
+    after = F.pad(beta, (0, 0, 0, 1, 0, 1), value=-torch.inf)
+    after[ends[0] + 1, ends[1], ends[2]] = 0.0  # the blank that ends the utterance
+    alpha = alpha - log_likelihood
+    smallest = NEGLIGIBLE[dtype]
+    by_blank = F.threshold(blank.add_(alpha).add_(after[1:, :-1]).exp_(), smallest, 0.0)
+    by_label = F.threshold(label.add_(alpha).add_(after[:-1, 1:]).exp_(), smallest, 0.0)
+    by_blank, by_label = (arc.to(dtype).permute(2, 0, 1).contiguous() for arc in (by_blank, by_label))
+    return Paths(log_likelihood=log_likelihood.to(dtype), blank=by_blank, label=by_label)
 
 
-def _forward_sums(blank: Tensor, label: Tensor, *, leaving: bool = True) -> Tensor:
-    """Return the log-sum over all paths from node (0, 0) to each node, (B, T, U + 1).
+def best_path(blank: Tensor, label: Tensor, frames: Lengths, counts: Lengths) -> Tensor:
+    """Return which nodes the most likely single path visits, (B, T, U + 1) of bool.
 
-    With `leaving`, arcs carry the scores of the node they leave; without, of the node they enter, and the first node
-    counts its own blank, as in a lattice that is walked backwards.
+    Each frame and each label belongs to one arc of the path, so a lattice of T frames and U labels has T + U nodes on
+    it. Where two paths are equally likely, the one that emits its labels later is taken.
     """
-    batch, _, width = blank.shape
-    zero = blank.new_zeros(batch, 1, width)
-    steps = torch.cat([zero, blank[:, :-1]], dim=1) if leaving else torch.cat([zero, blank[:, 1:]], dim=1)
-    prefix = steps.cumsum(dim=1).permute(2, 0, 1).contiguous()  # (U + 1, B, T)
-    label = label.permute(2, 0, 1)
-    row = prefix[0] if leaving else prefix[0] + blank[:, :1, 0]
-    rows = [row]
-    for u in range(1, width):
-        entering = row + (label[u - 1] if leaving else label[u])
-        row = torch.logcumsumexp(entering - prefix[u], dim=1) + prefix[u]
-        rows.append(row)
-    return torch.stack(rows, dim=2)
+    t, u, b = ends = _ends(frames, counts, device=blank.device)
+    blank, label = _inside(blank, label, ends)
+    by_label = _viterbi(blank, label)
+    visited = torch.zeros_like(blank, dtype=torch.bool)
+    for _ in range(max(f + c for f, c in zip(frames, counts, strict=True)) - 1):
+        visited[t, u, b] = True
+        up = by_label[t, u, b].long()
+        t, u = (t - 1 + up).clamp_min(0), u - up  # a short utterance waits at its first node
+    visited[t, u, b] = True
+    return visited.permute(2, 0, 1).contiguous()
 
 
-def _last(frames: Lengths, labels: Lengths, *, device: torch.device) -> tuple[Tensor, Tensor]:
-    return torch.tensor(frames, device=device) - 1, torch.tensor(labels, device=device)
+def _ends(frames: Lengths, counts: Lengths, *, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return frame, label row and utterance of each lattice's last node, each (B,)."""
+    ends = torch.tensor([frames, counts, range(len(frames))])
+    ends[0] -= 1
+    last_frame, last_row, utterance = ends.to(device, non_blocking=True)
+    return last_frame, last_row, utterance
+
+
+def _inside(blank: Tensor, label: Tensor, ends: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """Return both as (T, U + 1, B) of float64 in which every arc that leads out of its lattice is impossible."""
+    num_frames, width = blank.shape[1:]
+    t = torch.arange(num_frames, device=blank.device)[:, None, None]
+    u = torch.arange(width, device=blank.device)[:, None]
+    before, inside, below, last = t < ends[0], t <= ends[0], u < ends[1], u == ends[1]
+    blank, label = (x.permute(1, 2, 0).to(torch.float64, memory_format=torch.contiguous_format) for x in (blank, label))
+    has_blank = (before & below) | (inside & last)
+    return blank.where(has_blank, -torch.inf), label.where(inside & below, -torch.inf)
+
+
+def _forward_backward(blank: Tensor, label: Tensor, ends: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """Return the log-sums over all paths to each node, without it, and from each node, with it; (T, U + 1, B).
+
+    The backward sums are forward sums over the lattice turned by 180 degrees, where an arc carries the score of the
+    node it enters; they are computed as further utterances of the same batch.
+    """
+    num_frames, width, batch = blank.shape
+    sums, sideways, upwards = (_diagonals(num_frames, width, 2 * batch, device=blank.device) for _ in range(3))
+    frames = _by_frames(sideways, num_frames)
+    frames[1:, :, :batch] = blank[:-1]
+    frames[:, :, batch:] = blank.flip(0, 1)
+    frames = _by_frames(upwards, num_frames)
+    frames[:, 1:, :batch] = label[:, :-1]
+    frames[:, :, batch:] = label.flip(0, 1)
+    frames = _by_frames(sums, num_frames)  # -inf but for the nodes where paths begin, until a step comes to them
+    frames[0, 0, :batch] = 0.0
+    frames[num_frames - 1 - ends[0], width - 1 - ends[1], batch + ends[2]] = blank[ends]
+    sideways, upwards = sideways.unbind(), upwards[:, 1:].unbind()
+    rows, lower_rows, upper_rows = sums.unbind(), sums[:, :-1].unbind(), sums[:, 1:].unbind()
+    for d in range(1, len(rows)):
+        torch.maximum(rows[d], sideways[d].add_(rows[d - 1]), out=rows[d])  # no arc enters where paths begin
+        torch.logaddexp(upper_rows[d], upwards[d].add_(lower_rows[d - 1]), out=upper_rows[d])
+    return frames[:, :, :batch], frames[:, :, batch:].flip(0, 1)
+
+
+def _viterbi(blank: Tensor, label: Tensor) -> Tensor:
+    """Return whether the best path to each node enters it by a label, (T, U + 1, B) of bool."""
+    num_frames, width, batch = blank.shape
+    score, sideways, upwards = (_diagonals(num_frames, width, batch, device=blank.device) for _ in range(3))
+    _by_frames(sideways, num_frames)[1:] = blank[:-1]
+    _by_frames(upwards, num_frames)[:, 1:] = label[:, :-1]
+    score[0, 0] = 0.0
+    by_label = torch.zeros_like(score, dtype=torch.bool)
+    for d in range(1, len(score)):
+        sideways[d].add_(score[d - 1])
+        upwards[d, 1:].add_(score[d - 1, :-1])
+        torch.ge(upwards[d], sideways[d], out=by_label[d])
+        torch.maximum(upwards[d], sideways[d], out=score[d])
+    return _by_frames(by_label, num_frames)
+
+
+def _diagonals(num_frames: int, width: int, batch: int, *, device: torch.device) -> Tensor:
+    """Return room for a quantity by diagonals, (D, U + 1, B) with D = T + U, filled with -inf."""
+    shape = (num_frames + width - 1, width, batch)
+    return torch.full(shape, -torch.inf, dtype=torch.float64, device=device)
+
+
+def _by_frames(diagonals: Tensor, num_frames: int) -> Tensor:
+    """Return a view (T, U + 1, B) of what lies by diagonals: node (t, u) is row u of diagonal t + u."""
+    _, width, batch = diagonals.shape
+    step = width * batch
+    return diagonals.as_strided((num_frames, width, batch), (step, step + batch, 1))

@@ -53,7 +53,7 @@ class Conformer(nn.Module):
 
         Args:
             features: (B, T, F).
-            lengths: (B,) feature frames.
+            lengths: (B,) feature frames, on any device.
 
         Returns:
             states (B, N, D) and their lengths (B,), ceil(lengths / stack).
@@ -61,7 +61,7 @@ class Conformer(nn.Module):
         lengths = encoder_lengths(lengths, stack=self.size.stack)
         x = self.dropout(self.input(stack_frames(features, stack=self.size.stack)))
         positions = torch.arange(x.shape[1], device=x.device)
-        padding = positions >= lengths[:, None]  # (B, N)
+        padding = positions >= lengths.to(x.device, non_blocking=True)[:, None]  # (B, N)
         mask = self._window(positions, positions) & ~padding[:, None, None, :]
         mask = mask | torch.eye(x.shape[1], dtype=torch.bool, device=x.device)  # a padded frame may look at itself
         rotation = rotary_table(positions, dim=self.size.dim // self.size.heads)

@@ -32,6 +32,7 @@ class Transducer(nn.Module):
 
     def normalise(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Bring log-mels (B, T, F) to mean 0 and deviation 1 over the labelled training speech; padding becomes 0."""
+        lengths = lengths.to(features.device, non_blocking=True)
         valid = torch.arange(features.shape[1], device=features.device) < lengths[:, None]
         return (features - self.feature_mean) / self.feature_deviation * valid[:, :, None]
 

@@ -21,6 +21,7 @@ from asr_distill.decoding.decode import DevSet
 from asr_distill.experiment import RunRecord
 from asr_distill.features.reading import global_mean_and_std
 from asr_distill.files import replacing, write_json
+from asr_distill.losses.checks import NonFiniteError
 from asr_distill.models.storage import load_model, save_model
 from asr_distill.models.transducer import Transducer
 from asr_distill.progress import Progress
@@ -154,8 +155,12 @@ class Trainer:
         self.generator.manual_seed(_step_seed(self.run.seed + 1_000_003, step))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, phase=phase)
-        loss = self.objective(batch, generator=self.generator, ctc_only=step < self._ctc_steps())
-        value = float(loss.detach())
+        try:
+            loss = self.objective(batch, generator=self.generator, ctc_only=step < self._ctc_steps())
+            value = float(loss.detach())
+        except NonFiniteError as error:
+            log.warning("%s step %d: %s", self.run.name, step, error)
+            value = math.nan
         if math.isfinite(value):
             self.optimizer.zero_grad(set_to_none=True)
             self.fabric.backward(loss)

@@ -5,7 +5,7 @@ Layout legend: B batch, T feature frames, F mel bins, U labels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from asr_distill.experiment import Augmentation, Phase, Run
 from asr_distill.features.augment import augment
 from asr_distill.losses.ctc import ctc, frame_divergence
-from asr_distill.losses.lattice import JointInputs, LatticeLengths, lattice_losses
+from asr_distill.losses.joint import JointInputs, LatticeLengths
+from asr_distill.losses.lattice import LatticeWeights, lattice_losses
 from asr_distill.models.transducer import Transducer
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Padded utterances."""
+    """Padded utterances. Lengths stay in the host's memory, where the losses check them without waiting for a GPU."""
 
     features: Tensor
     """(B, T, F) log-mels, not normalised."""
@@ -31,8 +32,9 @@ class Batch:
     """(B,)."""
 
     def to(self, device: torch.device) -> Batch:
-        """Return the batch on a device."""
-        return Batch(**{name: tensor.to(device, non_blocking=True) for name, tensor in vars(self).items()})
+        """Return the batch with features and labels on a device."""
+        features, labels = (x.to(device, non_blocking=True) for x in (self.features, self.labels))
+        return replace(self, features=features, labels=labels)
 
 
 class Objective(nn.Module):
@@ -85,12 +87,12 @@ class Objective(nn.Module):
             joint_inputs(self.student, states, batch.labels),
             labels=batch.labels,
             lengths=lengths,
+            weights=LatticeWeights(transducer=self.alpha, divergence=1 - self.alpha),
             teacher=teacher,
-            transducer=self.alpha > 0,
             student_temperature=self.run.student_temperature,
             teacher_temperature=self.run.teacher_temperature,
         )
-        return (self.alpha * losses.transducer + (1 - self.alpha) * losses.divergence).sum()
+        return losses.total.sum()
 
     def _auxiliary(
         self, batch: Batch, states: Tensor, lengths: LatticeLengths, teacher_states: Tensor | None
@@ -103,7 +105,8 @@ class Objective(nn.Module):
             with torch.no_grad():
                 target = self._teacher[0].ctc_head(teacher_states)
             divergence = frame_divergence(logits, teacher=target, lengths=lengths)
-            total = total + (1 - self.alpha) * (divergence * (lengths.labels + 1)).sum()
+            rows = (lengths.labels + 1).to(logits.device, non_blocking=True)
+            total = total + (1 - self.alpha) * (divergence * rows).sum()
         return total
 
 

@@ -9,7 +9,7 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from asr_distill.losses.lattice import BLANK, JointInputs, LatticeLengths
+from asr_distill.losses.joint import BLANK, JointInputs, LatticeLengths
 
 Arc = tuple[int, int, bool]
 """Frame and label row of the node that is left, and whether a label leaves it."""
@@ -100,17 +100,105 @@ def naive_transducer(student: JointInputs, *, labels: Tensor, lengths: LatticeLe
     return torch.stack(losses)
 
 
-def naive_divergence(
+def node_divergences(
     student: JointInputs,
     *,
     teacher: JointInputs,
+    student_temperature: float = 1.0,
+    teacher_temperature: float = 1.0,
+    teacher_shift: int = 0,
+) -> Tensor:
+    """Return KL(teacher || student) of every place (B, T, U + 1), 0 at frames without a partner."""
+    own = (whole_lattice(student) / student_temperature).log_softmax(dim=-1)
+    its = (whole_lattice(teacher) / teacher_temperature).log_softmax(dim=-1).detach()
+    frames = own.shape[1]
+    nodes = 0 * own.sum(dim=-1)
+    for t in range(teacher_shift, frames):
+        partner = its[:, t - teacher_shift]
+        nodes[:, t] = (partner.exp() * (partner - own[:, t])).sum(dim=-1)
+    return nodes
+
+
+def naive_divergence(student: JointInputs, *, lengths: LatticeLengths, **options: object) -> Tensor:
+    """Return the summed divergence of all nodes (B,) (Hwang et al. 2022, eq. 1)."""
+    nodes = node_divergences(student, **options)
+    pairs = zip(lengths.frames.tolist(), lengths.labels.tolist(), strict=True)
+    return torch.stack([nodes[b, :frames, : count + 1].sum() for b, (frames, count) in enumerate(pairs)])
+
+
+def naive_collapsed(
+    student: JointInputs, *, teacher: JointInputs, labels: Tensor, lengths: LatticeLengths, teacher_shift: int = 0
+) -> Tensor:
+    """Return the summed KL over three classes, (B,), node by node (Panchapagesan et al. 2020, eq. 7)."""
+    own, its = (whole_lattice(joint).log_softmax(dim=-1) for joint in (student, teacher))
+    its = its.detach()
+    sums = []
+    for b, (frames, count) in enumerate(zip(lengths.frames.tolist(), lengths.labels.tolist(), strict=True)):
+        total = 0 * own[b].sum()
+        for t, u in itertools.product(range(teacher_shift, frames), range(count + 1)):
+            following = int(labels[b, u]) if u < count else BLANK
+            others = [k for k in range(own.shape[-1]) if k not in (BLANK, following)]
+            for members in ([BLANK], [following] if u < count else [], others):
+                if members:
+                    p, q = (x[members].logsumexp(0) for x in (its[b, t - teacher_shift, u], own[b, t, u]))
+                    total = total + p.exp() * (p - q)
+        sums.append(total)
+    return torch.stack(sums)
+
+
+def reference_terms(
+    student: JointInputs,
+    *,
+    teacher: JointInputs,
+    labels: Tensor,
     lengths: LatticeLengths,
     student_temperature: float = 1.0,
     teacher_temperature: float = 1.0,
-) -> Tensor:
-    """Return the summed KL(teacher || student) of all nodes (B,) (Hwang et al. 2022, eq. 1)."""
-    student = (whole_lattice(student) / student_temperature).log_softmax(dim=-1)
-    teacher = (whole_lattice(teacher) / teacher_temperature).log_softmax(dim=-1).detach()
-    nodes = (teacher.exp() * (teacher - student)).sum(dim=-1)
-    pairs = zip(lengths.frames.tolist(), lengths.labels.tolist(), strict=True)
-    return torch.stack([nodes[b, :frames, : count + 1].sum() for b, (frames, count) in enumerate(pairs)])
+    teacher_shift: int = 0,
+    full_sum_distance: str = "absolute",
+) -> dict[str, Tensor]:
+    """Return every loss of `LatticeWeights`, (B,), from whole lattices and lists of all paths; for autograd."""
+    divergences = node_divergences(
+        student,
+        teacher=teacher,
+        student_temperature=student_temperature,
+        teacher_temperature=teacher_temperature,
+        teacher_shift=teacher_shift,
+    )
+    own, its = (whole_lattice(joint).log_softmax(dim=-1) for joint in (student, teacher))
+    terms: dict[str, list[Tensor]] = {}
+    for b, (frames, count) in enumerate(zip(lengths.frames.tolist(), lengths.labels.tolist(), strict=True)):
+        nodes = divergences[b, :frames, : count + 1]
+        following = torch.cat([labels[b, :count], torch.tensor([BLANK])])
+        arcs = {}
+        for name, x in (("student", own), ("teacher", its.detach())):
+            x = x[b, :frames, : count + 1]
+            scores = x[..., BLANK], x.gather(-1, following.expand(frames, -1)[..., None])[..., 0]
+            arcs[name] = (*scores, *arc_probabilities(*scores, frames=frames, labels=count))
+        best, _ = max(path_scores(*arcs["teacher"][:2], frames=frames, labels=count), key=lambda path: path[1])
+        on_path = torch.zeros_like(nodes)
+        on_path[[t for t, _, _ in best], [u for _, u, _ in best]] = 1.0
+
+        def later(x: Tensor) -> Tensor:
+            moved = torch.zeros_like(x)
+            moved[teacher_shift:] = x[: max(0, len(x) - teacher_shift)]
+            return moved
+
+        _, label, total, by_blank, by_label = arcs["student"]
+        distance = arcs["teacher"][2] - total
+        values = {
+            "transducer": -total,
+            "fast_emit": -(by_label.detach() * label).sum(),
+            "divergence": nodes.sum(),
+            "one_best": (later(on_path) * nodes).sum(),
+            "teacher_occupancy": (later(sum(arcs["teacher"][3:])) * nodes).sum(),
+            "student_occupancy": ((by_blank + by_label).detach() * nodes).sum(),
+            "full_sum": distance.abs() if full_sum_distance == "absolute" else distance.square(),
+        }
+        for name, value in values.items():
+            terms.setdefault(name, []).append(value)
+    sums = {name: torch.stack(values) for name, values in terms.items()}
+    sums["collapsed"] = naive_collapsed(
+        student, teacher=teacher, labels=labels, lengths=lengths, teacher_shift=teacher_shift
+    )
+    return sums

@@ -7,7 +7,8 @@ import torch
 
 from asr_distill.experiment import Augmentation, ModelSize, Phase, Run
 from asr_distill.losses.ctc import ctc, frame_divergence
-from asr_distill.losses.lattice import LatticeLengths, lattice_losses
+from asr_distill.losses.joint import LatticeLengths
+from asr_distill.losses.lattice import LatticeWeights, lattice_losses
 from asr_distill.models.transducer import Transducer
 from asr_distill.training import objective as module
 from asr_distill.training.objective import Batch, Objective, joint_inputs
@@ -63,13 +64,15 @@ def parts(student, teacher, batch, **temperatures):
         joint_inputs(student, states, batch.labels),
         labels=batch.labels,
         lengths=lengths,
+        weights=LatticeWeights(transducer=1.0, divergence=1.0),
         teacher=joint_inputs(teacher, teacher_states, batch.labels),
         **temperatures,
     )
+    transducer, nodes = lattice.terms["transducer"], lattice.terms["divergence"]
     logits, targets = student.ctc_head(states), teacher.ctc_head(teacher_states)
     divergence = frame_divergence(logits, teacher=targets, lengths=lengths) * (batch.label_lengths + 1)
     transcripts = ctc(logits, labels=batch.labels, lengths=lengths)
-    return lattice.transducer.sum(), lattice.divergence.sum(), transcripts.sum(), divergence.sum(), frames.sum()
+    return transducer.sum(), nodes.sum(), transcripts.sum(), divergence.sum(), frames.sum()
 
 
 @pytest.mark.parametrize("ctc_weight", [0.0, 0.25, 1.0])
