@@ -9,6 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Targets = Literal["supervised", "hard", "soft", "mixed"]
+SoftLoss = Literal[
+    "divergence", "one_best", "teacher_occupancy", "student_occupancy", "collapsed", "full_sum"
+]
 Use = Literal["labelled", "unlabelled", "dev", "test"]
 Condition = Literal["clean", "other"]
 PaperColumn = Literal["dev_clean", "dev_other", "test_clean", "test_other"]
@@ -215,6 +218,9 @@ class Phase(Record):
     ctc_warmup_share: Fraction = 0.0
     """Share of the steps in which the auxiliary CTC loss alone trains the encoder."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    matmul_precision: Literal["highest", "high", "medium"] = "highest"
+    """How float32 matrices are multiplied, in PyTorch's words: high allows TF32 on a GPU, medium bfloat16 products
+    with float32 sums, on a CPU too (twice as fast on those with AMX, and slower on those without)."""
     dev_every: PositiveInt = 200
     """Steps between two looks at the dev sets."""
     dev_utterances: PositiveInt = 100
@@ -298,6 +304,12 @@ class Run(Record):
     """Weight of the transducer loss against the divergence; only mixed targets leave a choice."""
     teacher_temperature: Positive = 1.0
     student_temperature: Positive = 1.0
+    teacher_shift: Count = 0
+    """Encoder frames by which the teacher's distributions are delayed; a streaming student needs time to decide."""
+    soft_losses: dict[SoftLoss, Positive] = {"divergence": 1.0}
+    """What soft targets mean on the lattice, and with which weights; see `LatticeWeights` in losses/lattice.py."""
+    fast_emit: Annotated[float, Field(ge=0)] = 0.0
+    """Lambda of FastEmit (Yu et al. 2021), beside the transducer loss."""
     audio: tuple[Literal["labelled", "unlabelled"], ...] = ("labelled", "unlabelled")
     augmentation: str
 
@@ -313,6 +325,12 @@ class Run(Record):
         fixed = {"supervised": 1.0, "hard": 1.0, "soft": 0.0}.get(self.targets)
         if fixed is not None and self.alpha not in (None, fixed):
             raise ValueError(f"alpha: {self.targets} targets mean {fixed}, found {self.alpha}; use targets: mixed")
+        if not self.soft_losses:
+            raise ValueError("soft_losses: is empty; name at least one loss, as in {divergence: 1}")
+        if fixed == 1 and (self.teacher_shift or self.soft_losses != {"divergence": 1.0}):
+            raise ValueError(f"soft_losses, teacher_shift: {self.targets} targets have none; use soft or mixed ones")
+        if fixed == 0 and self.fast_emit:
+            raise ValueError("fast_emit: goes with a transducer loss, which soft targets have not; use mixed ones")
         return self
 
     @property

@@ -73,6 +73,7 @@ def train(run: RunRecord, *, paths: TrainingPaths) -> None:
     Raises:
         ValueError: when inputs do not fit together, or the loss is not finite many times in a row.
     """
+    torch.set_float32_matmul_precision(run.phase.matmul_precision)
     fabric = lightning_fabric.Fabric(accelerator="auto", devices=1, precision=run.phase.precision)
     tokenizer = Tokenizer.load(paths.tokenizer)
     data = load_training_data(run, corpus=paths.corpus, tokenizer=tokenizer, pseudo_labels=paths.pseudo_labels)

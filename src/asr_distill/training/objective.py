@@ -87,12 +87,18 @@ class Objective(nn.Module):
             joint_inputs(self.student, states, batch.labels),
             labels=batch.labels,
             lengths=lengths,
-            weights=LatticeWeights(transducer=self.alpha, divergence=1 - self.alpha),
+            weights=self._weights(),
             teacher=teacher,
+            teacher_shift=self.run.teacher_shift,
             student_temperature=self.run.student_temperature,
             teacher_temperature=self.run.teacher_temperature,
         )
         return losses.total.sum()
+
+    def _weights(self) -> LatticeWeights:
+        """Return alpha for the transducer loss, and 1 - alpha times the weights of what soft targets mean."""
+        soft = {name: (1 - self.alpha) * weight for name, weight in self.run.soft_losses.items()}
+        return LatticeWeights(transducer=self.alpha, fast_emit=self.alpha * self.run.fast_emit, **soft)
 
     def _auxiliary(
         self, batch: Batch, states: Tensor, lengths: LatticeLengths, teacher_states: Tensor | None
@@ -104,7 +110,8 @@ class Objective(nn.Module):
         if teacher_states is not None:
             with torch.no_grad():
                 target = self._teacher[0].ctc_head(teacher_states)
-            divergence = frame_divergence(logits, teacher=target, lengths=lengths)
+            shift = self.run.teacher_shift
+            divergence = frame_divergence(logits, teacher=target, lengths=lengths, teacher_shift=shift)
             rows = (lengths.labels + 1).to(logits.device, non_blocking=True)
             total = total + (1 - self.alpha) * (divergence * rows).sum()
         return total

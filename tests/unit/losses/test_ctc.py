@@ -69,14 +69,15 @@ def test_ctc_computes_in_float32():
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(0, 999), st.lists(st.integers(1, 5), min_size=1, max_size=3))
-def test_frame_divergence_equals_a_loop_over_frames(seed, frames):
+@given(st.integers(0, 999), st.lists(st.integers(1, 5), min_size=1, max_size=3), st.integers(0, 6))
+def test_frame_divergence_equals_a_loop_over_frames(seed, frames, shift):
     student, teacher = 5 * random_logits(seed, 2, len(frames), max(frames), VOCABULARY)
-    found = frame_divergence(student, teacher=teacher, lengths=lengths(frames, [0] * len(frames)))
+    sizes = lengths(frames, [0] * len(frames))
+    found = frame_divergence(student, teacher=teacher, lengths=sizes, teacher_shift=shift)
     for b, count in enumerate(frames):
         expected = 0.0
-        for t in range(count):
-            p, q = teacher[b, t].double().softmax(dim=0), student[b, t].double().softmax(dim=0)
+        for t in range(shift, count):
+            p, q = teacher[b, t - shift].double().softmax(dim=0), student[b, t].double().softmax(dim=0)
             expected += float((p * (p.log() - q.log())).sum())
         assert found[b].item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
 

@@ -89,6 +89,32 @@ def test_every_kind_of_targets_weighs_its_losses(batch, targets, ctc_weight):
     torch.testing.assert_close(loss(batch, generator=generator(), ctc_only=True), auxiliary / frames)
 
 
+def test_a_run_says_what_soft_targets_mean(batch):
+    student, teacher = model(1), model(2, dim=12)
+    options = {"soft_losses": {"one_best": 2.0, "collapsed": 0.5}, "teacher_shift": 2, "fast_emit": 0.1}
+    loss = objective("mixed", student=student, teacher=teacher, ctc_weight=0.25, **options)
+    features = student.normalise(batch.features, batch.feature_lengths)
+    states, frames = student.encode(features, batch.feature_lengths)
+    teacher_states, _ = teacher.encode(features, batch.feature_lengths)
+    lengths = LatticeLengths(frames=frames, labels=batch.label_lengths)
+    alpha = ALPHA["mixed"]
+    lattice = lattice_losses(
+        joint_inputs(student, states, batch.labels),
+        labels=batch.labels,
+        lengths=lengths,
+        weights=LatticeWeights(
+            transducer=alpha, fast_emit=0.1 * alpha, one_best=2 * (1 - alpha), collapsed=0.5 * (1 - alpha)
+        ),
+        teacher=joint_inputs(teacher, teacher_states, batch.labels),
+        teacher_shift=2,
+    )
+    logits, target = student.ctc_head(states), teacher.ctc_head(teacher_states)
+    heads = frame_divergence(logits, teacher=target, lengths=lengths, teacher_shift=2) * (batch.label_lengths + 1)
+    auxiliary = alpha * ctc(logits, labels=batch.labels, lengths=lengths) + (1 - alpha) * heads
+    expected = (0.75 * lattice.total + 0.25 * auxiliary).sum() / frames.sum()
+    torch.testing.assert_close(loss(batch, generator=generator()), expected)
+
+
 @pytest.mark.parametrize("targets", ["soft", "mixed"])
 def test_the_teacher_learns_nothing(batch, targets):
     student, teacher = model(1), model(2, dim=12).eval()
