@@ -199,7 +199,7 @@ class Convolution(nn.Module):
 def attend(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor) -> Tensor:
     """Return scaled dot-product attention, (B, A, queries, dim); mask True = may look.
 
-    Spelled out on a CPU, where PyTorch's fused form is slower at our sizes, and ten times slower with bfloat16 products.
+    Spelled out on a CPU, where PyTorch's fused form is slower at our sizes, with bfloat16 products ten times slower.
     """
     if query.device.type != "cpu":
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)

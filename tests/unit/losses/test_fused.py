@@ -29,11 +29,12 @@ KINDS = (("arcs",), ("arcs", "log_rest"), ("divergence",), ("arcs", "log_rest", 
 @pytest.fixture(scope="module")
 def fused():
     """Return the module, fit for DEVICE."""
-    if DEVICE.type == "cuda":
-        yield importlib.import_module(f"{PACKAGE}.fused")
-    else:
-        from triton_modules import interpreted
+    from triton_modules import interpreted, untuned
 
+    if DEVICE.type == "cuda":
+        with untuned():
+            yield importlib.import_module(f"{PACKAGE}.fused")
+    else:
         with interpreted(PACKAGE, "fused") as module:
             yield module
 
@@ -200,9 +201,7 @@ def test_divergence_alone_needs_no_coefficients(fused):
     distillation = Distillation(teacher=teacher, shift=1)
     expected, _ = reference_nodes(student, lattice, Coefficients(), distillation)
     nothing = Coefficients(blank=torch.tensor(math.nan))  # not looked at
-    divergence, gradients = fused.node_gradients(
-        student, lattice, nothing, distillation=distillation, gradients=False
-    )
+    divergence, gradients = fused.node_gradients(student, lattice, nothing, distillation=distillation, gradients=False)
     assert gradients is None
     assert_close(divergence, expected, rtol=1e-4, atol=2e-5)
     divergence, gradients = fused.node_gradients(student, lattice, Coefficients(), distillation=distillation)
@@ -330,7 +329,8 @@ def test_lattice_losses_are_those_of_the_portable_kernels(fused, monkeypatch, ha
     found = {}
     for kernels in (PORTABLE, accelerated):
         monkeypatch.setattr(losses, "kernels_for", lambda *_, chosen=kernels: chosen)
-        monkeypatch.setattr(losses, "_half", lambda _, on=kernels is accelerated and half: torch.bfloat16 if on else None)
+        dtype = torch.bfloat16 if half and kernels is accelerated else None
+        monkeypatch.setattr(losses, "_half", lambda _, chosen=dtype: chosen)
         inputs = JointInputs(**{name: x.clone().requires_grad_() for name, x in vars(student).items()})
         names = (field.name for field in fields(losses.LatticeWeights))
         result = losses.lattice_losses(

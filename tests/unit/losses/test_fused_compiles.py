@@ -8,40 +8,48 @@ import torch
 from asr_distill.losses.joint import Coefficients, Distillation, JointInputs, Lattice
 
 pytest.importorskip("triton")
+PRODUCTS = {"arcs_kernel", "normaliser_kernel", "gradient_kernel"}
+OTHERS = {"tabulate_kernel", "activation_kernel", "frame_kernel", "row_kernel", "sums_kernel", "posterior_kernel"}
+INSTRUCTIONS = {"bf16": "wgmma.mma_async.sync.aligned.m64n128k16", "tf32": ".tf32.tf32", "ieee": "fma.rn.f32"}
 
 
 @pytest.fixture
-def deterministic():
-    """One candidate of block sizes for each kernel."""
-    torch.use_deterministic_algorithms(True)
+def in_tf32():
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
     yield
-    torch.use_deterministic_algorithms(False)
+    torch.set_float32_matmul_precision(before)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "matmul_precision", "instruction"),
-    [(torch.bfloat16, "highest", "wgmma.mma_async.sync.aligned.m64n128k16"), (torch.float32, "highest", "fma.rn.f32")],
-)
-def test_kernels_compile_for_hopper(tmp_path, deterministic, dtype, matmul_precision, instruction):
+def test_kernels_compile_for_hopper(tmp_path):
+    kinds = ("blank", "label", "rest", "log_rest", "divergence")
+    assert_compiles(tmp_path, precision="bf16", dtype=torch.bfloat16, kinds=kinds)
+
+
+def test_kernels_compile_without_a_teacher(tmp_path, in_tf32):
+    assert_compiles(tmp_path, precision="tf32", dtype=torch.float32, kinds=("blank", "label", "rest"))
+
+
+def test_kernels_compile_for_a_teacher_alone(tmp_path):
+    assert_compiles(tmp_path, precision="ieee", dtype=torch.float32, kinds=("divergence",))
+
+
+def assert_compiles(cache, *, precision, dtype, kinds):
     from triton_modules import compiled
-
-    def joint(units):
-        shapes = ((2, 5, units), (2, 4, units), (100, units), (100,))
-        return JointInputs(**dict(zip(("encoder", "predictor", "weight", "bias"), map(zeros, shapes), strict=True)))
-
-    def zeros(shape):
-        return torch.zeros(shape, dtype=dtype)
 
     lattice = Lattice(labels=torch.ones(2, 3, dtype=torch.int64), frames=(5, 3), counts=(3, 1))
     places = torch.zeros(2, 5, 4)
-    coefficients = Coefficients(blank=places, label=places, rest=places, log_rest=places, divergence=places)
-    distillation = Distillation(teacher=joint(96), student_temperature=2.0, shift=1)
-    with compiled("asr_distill.losses.kernels", "fused", capability=90, cache=tmp_path) as (fused, kernels):
-        fused.arc_log_probs(joint(128), lattice, rest=True)
-        fused.node_gradients(joint(128), lattice, coefficients, distillation=distillation)
+    student, teacher = (zeros(units=units, dtype=dtype) for units in (128, 100))
+    distillation = Distillation(teacher=teacher, shift=1) if "divergence" in kinds else None
+    with compiled("asr_distill.losses.kernels", "fused", capability=90, cache=cache) as (fused, kernels):
+        fused.arc_log_probs(student, lattice, rest="log_rest" in kinds)
+        fused.node_gradients(student, lattice, Coefficients(**dict.fromkeys(kinds, places)), distillation=distillation)
         fused.path_sums(places, places, lattice.frames, lattice.counts)
-    products = {"arcs_kernel", "normaliser_kernel", "gradient_kernel"}
-    others = {"tabulate_kernel", "activation_kernel", "frame_kernel", "row_kernel", "sums_kernel", "posterior_kernel"}
-    assert set(kernels) == products | others
-    for name in products:
-        assert instruction in kernels[name].asm["ptx"]
+    assert set(kernels) == PRODUCTS | OTHERS
+    for name in PRODUCTS:
+        assert INSTRUCTIONS[precision] in kernels[name].asm["ptx"]
+
+
+def zeros(*, units, dtype):
+    shapes = {"encoder": (2, 5, units), "predictor": (2, 4, units), "weight": (90, units), "bias": (90,)}
+    return JointInputs(**{name: torch.zeros(shape, dtype=dtype) for name, shape in shapes.items()})
