@@ -112,6 +112,17 @@ def test_published_results_do_not_keep_a_fresh_clone_from_running(smoke_run: Pat
     assert "identical" in compared.output
 
 
+def test_benchmarks_are_a_target_of_their_own_on_all_cores(copied_workflow: Path) -> None:
+    done = snakemake(copied_workflow, options=("--dry-run", "benchmarks"))
+    assert done.returncode == 0, done.stderr[-2000:]
+    said = done.stdout + done.stderr
+    assert re.findall(r"^Job \d+: (.*)$", said, flags=re.MULTILINE) == [
+        "Measure losses and training steps beside other toolkits'"
+    ]
+    assert "python -m benchmarks --output results/benchmarks --threads 2" in said
+    assert not [job for job in planned_jobs(copied_workflow, "scale=smoke") if job.startswith("Measure")]
+
+
 @pytest.mark.browser
 def test_snakemake_report_opens_in_a_browser(smoke_run: Path, tmp_path: Path, browser: str) -> None:
     bundle = tmp_path / "report.zip"

@@ -18,6 +18,7 @@ workflow.global_resources.setdefault("gpu", GPUS)
 SCALE = experiment.config.scale
 WORK = f"{experiment.config.work}/{SCALE}"
 RESULTS = f"{experiment.config.results}/{SCALE}"
+BENCHMARKS = f"{experiment.config.results}/benchmarks"
 CORPUS = f"{WORK}/corpus"
 TOKENIZER = f"{WORK}/tokenizer.model"
 PARTS = list(experiment.scale.corpus.parts)
@@ -81,6 +82,10 @@ def run_folder(wildcards):
 
 def results_folder(wildcards):
     return f"{RESULTS}/{wildcards.study}"
+
+
+def benchmarks_folder(wildcards):
+    return BENCHMARKS
 
 
 def run_record(wildcards):

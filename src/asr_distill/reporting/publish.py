@@ -18,21 +18,27 @@ LARGEST_FIGURE = 2**20
 FIGURES = {".svg", ".png"}
 TEXTS = {".csv", ".md", ".tex"}
 LEFT_OUT = {"errors.csv"}
+BENCHMARKS = "benchmarks"
+"""Folder of the measurements of speed and memory, beside those of the scales."""
 
 
 def publish(results: Path, *, published: Path, studies: Sequence[str] = (), allow_dirty: bool = False) -> list[Path]:
     """Copy tables, figures, captions, claims and provenance of finished studies; return the folders written.
 
     Args:
-        results: folder with <scale>/<study>/, as the workflow writes it.
-        published: folder that gets the same <scale>/<study>/; what stood there before is replaced.
-        studies: which to publish, as "scale/study"; all that are there by default.
+        results: folder with <scale>/<study>/ and benchmarks/, as the workflow writes it.
+        published: folder that gets the same folders; what stood there before is replaced.
+        studies: which to publish, as "scale/study"; all that are there, and the benchmarks, by default.
         allow_dirty: publish results of uncommitted code too.
 
     Raises:
-        ValueError: when there is nothing to publish, or provenance is missing, dirty or without a commit.
+        ValueError: when there is nothing to publish, or provenance is missing, dirty or without a commit, or tells of
+            benchmarks that did not measure everything.
     """
-    names = _chosen(results, published=published, studies=studies)
+    if not studies and (results / BENCHMARKS / "provenance.json").is_file():
+        names = [*_finished(results, published=published), BENCHMARKS]
+    else:
+        names = _chosen(results, published=published, studies=studies)
     for name in names:
         _check_provenance(results / name / "provenance.json", allow_dirty=allow_dirty)
     for name in names:
@@ -110,8 +116,7 @@ def _one_sided(own: pd.Index, published: pd.Index) -> Iterator[str]:
 
 def _chosen(results: Path, *, published: Path, studies: Sequence[str]) -> list[str]:
     """Return the studies as "scale/study", checked."""
-    folders = sorted(path.parent for path in results.glob("*/*/scores.csv"))
-    known = [f.relative_to(results).as_posix() for f in folders if not f.resolve().is_relative_to(published.resolve())]
+    known = _finished(results, published=published)
     if not known:
         raise ValueError(f"{results}: holds no <scale>/<study>/scores.csv; run the workflow first")
     for name in studies:
@@ -120,8 +125,17 @@ def _chosen(results: Path, *, published: Path, studies: Sequence[str]) -> list[s
     return list(studies) or known
 
 
+def _finished(results: Path, *, published: Path) -> list[str]:
+    """Return the studies with results as "scale/study"; what is published are no results of a run."""
+    folders = sorted(path.parent for path in results.glob("*/*/scores.csv"))
+    return [f.relative_to(results).as_posix() for f in folders if not f.resolve().is_relative_to(published.resolve())]
+
+
 def _check_provenance(path: Path, *, allow_dirty: bool) -> None:
-    git = read_provenance(path).get("git")
+    document = read_provenance(path)
+    git = document.get("git")
+    if document.get("complete") is False:
+        raise ValueError(f"{path}: tells of a trial; run `snakemake --cores all --forcerun benchmarks -- benchmarks`")
     if allow_dirty:
         return
     if git is None:

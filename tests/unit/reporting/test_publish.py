@@ -57,6 +57,21 @@ def test_refuses_what_nobody_can_trace(reported_copy: FakeStudy, tmp_path: Path)
         publish(tmp_path / "nothing", published=published)
 
 
+def test_benchmarks_are_published_too(traced: FakeStudy, tmp_path: Path) -> None:
+    results, published = traced.root / "results", tmp_path / "published"
+    folder = results / "benchmarks"
+    folder.mkdir()
+    (folder / "lattice.md").write_text("| ours |\n")
+    (folder / "provenance.json").write_text(json.dumps({"git": {"commit": "abc", "dirty": False}, "complete": True}))
+    assert publish(results, published=published) == [published / "fake/soft_vs_hard", published / "benchmarks"]
+    assert (published / "benchmarks/lattice.md").read_text() == "| ours |\n"
+    assert publish(results, published=published, studies=["fake/soft_vs_hard"]) == [published / "fake/soft_vs_hard"]
+    assert compare(results, published=published) == "fake/soft_vs_hard: identical"
+    (folder / "provenance.json").write_text(json.dumps({"git": {"commit": "abc", "dirty": False}, "complete": False}))
+    with pytest.raises(ValueError, match="tells of a trial"):
+        publish(results, published=published)
+
+
 def test_unknown_study(traced: FakeStudy, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="did you mean 'fake/soft_vs_hard'"):
         publish(traced.root / "results", published=tmp_path / "published", studies=["fake/soft_vs_hrd"])
