@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from asr_distill.devices import claim_gpu
+from asr_distill import cli_language_models
+from asr_distill.stages import Log, Threads, device, start
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
-Log = Annotated[Path | None, typer.Option(help="File for log lines; standard error where there is none.")]
-Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
+app.add_typer(cli_language_models.app)
 
 
 def main() -> None:
@@ -38,10 +37,9 @@ def main() -> None:
 @app.command()
 def synthesize(corpus: Path, output: Path, workers: int = 1, log: Log = None) -> None:
     """Speak the scale's synthetic parts into OUTPUT, laid out as LibriSpeech and Libri-Light."""
-    _start(log)
+    start(log)
     from asr_distill.corpus.synthesize import synthesize as run
-    from asr_distill.experiment import CorpusRecord
-    from asr_distill.experiment.records import SyntheticPart
+    from asr_distill.experiment import CorpusRecord, SyntheticPart
 
     record = CorpusRecord.read(corpus).corpus
     parts = {name: part for name, part in record.parts.items() if isinstance(part, SyntheticPart)}
@@ -58,7 +56,7 @@ def prepare(
     log: Log = None,
 ) -> None:
     """Check every utterance of a corpus PART and store its features in OUTPUT."""
-    _start(log, threads=threads)
+    start(log, threads=threads)
     from asr_distill.experiment import CorpusRecord
     from asr_distill.features.prepare import prepare as run
 
@@ -68,7 +66,7 @@ def prepare(
 @app.command()
 def overview(corpus: Path, folder: Path, output: Path, quarantine: Path, log: Log = None) -> None:
     """List the prepared parts in FOLDER and what was left out of them; check that no speaker is in two uses."""
-    _start(log)
+    start(log)
     from asr_distill.corpus import overview as module
     from asr_distill.experiment import CorpusRecord
 
@@ -80,7 +78,7 @@ def overview(corpus: Path, folder: Path, output: Path, quarantine: Path, log: Lo
 @app.command()
 def tokenizer(record: Path, references: list[Path], output: Annotated[Path, typer.Option()], log: Log = None) -> None:
     """Estimate the word pieces on the transcripts in REFERENCES."""
-    _start(log)
+    start(log)
     import json
 
     from asr_distill.experiment import TokenizerRecord
@@ -98,18 +96,24 @@ def train(
     tokenizer: Annotated[Path, typer.Option()],
     output: Annotated[Path, typer.Option()],
     teacher: Path | None = None,
+    soft_labels: Path | None = None,
     pseudo_labels: Annotated[list[Path] | None, typer.Option()] = None,
     threads: Threads = 1,
     log: Log = None,
 ) -> None:
     """Train the run described in RUN (run.yaml) into the folder OUTPUT, resuming where an earlier call stopped."""
-    _start(log, threads=threads)
+    start(log, threads=threads)
     from asr_distill.experiment import RunRecord
     from asr_distill.training.loop import TrainingPaths
     from asr_distill.training.loop import train as run_training
 
     paths = TrainingPaths(
-        corpus=corpus, tokenizer=tokenizer, teacher=teacher, pseudo_labels=pseudo_labels or [], output=output
+        corpus=corpus,
+        tokenizer=tokenizer,
+        teacher=teacher,
+        soft_labels=soft_labels,
+        pseudo_labels=pseudo_labels or [],
+        output=output,
     )
     run_training(RunRecord.read(run), paths=paths)
 
@@ -126,7 +130,7 @@ def pseudo_label(
     log: Log = None,
 ) -> None:
     """Transcribe the unlabelled PART with a teacher MODEL into OUTPUT, a line of JSON per utterance."""
-    _start(log, threads=threads)
+    start(log, threads=threads)
     from asr_distill.decoding import decode
     from asr_distill.experiment import DecodingRecord
 
@@ -147,7 +151,7 @@ def decode_command(
     log: Log = None,
 ) -> None:
     """Transcribe dev and test parts with MODEL into the folder OUTPUT."""
-    _start(log, threads=threads)
+    start(log, threads=threads)
     from asr_distill.decoding import decode
     from asr_distill.experiment import DecodingRecord
 
@@ -159,7 +163,7 @@ def decode_command(
 @app.command()
 def score(study: Path, corpus: Path, runs: Path, scores: Path, errors: Path, log: Log = None) -> None:
     """Count the word errors of every run of a STUDY into SCORES and, by utterance, ERRORS."""
-    _start(log)
+    start(log)
     from asr_distill.experiment import StudyRecord
     from asr_distill.reporting import scores as module
 
@@ -170,7 +174,7 @@ def score(study: Path, corpus: Path, runs: Path, scores: Path, errors: Path, log
 @app.command()
 def tables(study: Path, scores: Path, runs: Path, overview: Path, output: Path, log: Log = None) -> None:
     """Write the paper's tables and the corpus table into OUTPUT."""
-    _start(log)
+    start(log)
     from asr_distill.reporting import tables as module
 
     module.write_tables(study, scores=scores, runs=runs, output=output)
@@ -180,7 +184,7 @@ def tables(study: Path, scores: Path, runs: Path, overview: Path, output: Path, 
 @app.command()
 def claims(study: Path, errors: Path, output: Path, log: Log = None) -> None:
     """Decide the paper's claims into OUTPUT."""
-    _start(log)
+    start(log)
     from asr_distill.reporting.claims import write_claims
 
     write_claims(study, errors=errors, output=output)
@@ -197,7 +201,7 @@ def illustrate(
     log: Log = None,
 ) -> None:
     """Compute the posteriors and spectrograms that two figures show into OUTPUT (npz)."""
-    _start(log, threads=threads)
+    start(log, threads=threads)
     from asr_distill.decoding.illustrations import illustrate as run
     from asr_distill.experiment import StudyRecord
 
@@ -209,7 +213,7 @@ def illustrate(
 @app.command()
 def figures(study: Path, scores: Path, runs: Path, illustrations: Path, output: Path, log: Log = None) -> None:
     """Draw the figures and write their captions into OUTPUT."""
-    _start(log)
+    start(log)
     from asr_distill.reporting.figures import write_figures
 
     write_figures(study, scores=scores, runs=runs, illustrations=illustrations, output=output)
@@ -218,7 +222,7 @@ def figures(study: Path, scores: Path, runs: Path, illustrations: Path, output: 
 @app.command()
 def times(study: Path, corpus: Path, runs: Path, output: Path, log: Log = None) -> None:
     """Write what varies from run to run into OUTPUT: times, memory, real-time factors."""
-    _start(log)
+    start(log)
     from asr_distill.experiment import StudyRecord
     from asr_distill.reporting.times import write_times
 
@@ -236,7 +240,7 @@ def provenance(
     log: Log = None,
 ) -> None:
     """Write down what the results come from: commit, configuration, packages, hardware, time and memory by job."""
-    _start(log)
+    start(log)
     from asr_distill.reporting.provenance import write_provenance
 
     write_provenance(study, records=record, runs=runs, benchmarks=benchmarks, root=root, output=output)
@@ -245,7 +249,7 @@ def provenance(
 @app.command()
 def report(study: Path, results: Path, runs: Path, overview: Path, log: Log = None) -> None:
     """Write RESULTS/report.html, one file that holds tables, figures, claims and provenance."""
-    _start(log)
+    start(log)
     from asr_distill.reporting.report import write_report
 
     write_report(
@@ -311,29 +315,11 @@ def _references(study, corpus: Path) -> dict[str, Path]:
 
 def _load(model: Path, tokenizer: Path):
     """Return tokens and model, on the accelerator where there is one."""
-    import torch
-
     from asr_distill.models.storage import load_model
     from asr_distill.text.tokenizer import Tokenizer
 
     tokens = Tokenizer.load(tokenizer)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return tokens, load_model(model, tokenizer=tokens.fingerprint, device=device)
-
-
-def _start(log: Path | None, *, threads: int | None = None) -> None:
-    """Send log lines to their file; where torch is used, give it exactly the threads of the job."""
-    handlers = [logging.FileHandler(log, mode="a", encoding="utf-8")] if log else None
-    form = "%(asctime)s %(levelname)s %(message)s"
-    logging.basicConfig(level=logging.INFO, format=form, datefmt="%H:%M:%S", handlers=handlers, force=True)
-    if threads is None:
-        return
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    claim_gpu()
-    import torch
-
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)  # denormal numbers slow a CPU's matrix products tenfold
+    return tokens, load_model(model, tokenizer=tokens.fingerprint, device=device())
 
 
 def _fail(message: str) -> None:

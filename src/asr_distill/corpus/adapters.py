@@ -11,8 +11,7 @@ from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
 from asr_distill.corpus.download import download_librispeech_part
 from asr_distill.corpus.speakers import choose_speakers
 from asr_distill.corpus.speech import Rejection, Speech, first_cause
-from asr_distill.experiment.records import LibriLightPart, LibriSpeechPart, ManifestPart, SyntheticPart
-from asr_distill.experiment.resolved import CorpusRecord
+from asr_distill.experiment import CorpusRecord, LibriLightPart, LibriSpeechPart, ManifestPart, SyntheticPart
 
 Manifest = TypeVar("Manifest", RecordingSet, SupervisionSet)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Collection
 
-from asr_distill.experiment.records import Corpus, ManifestPart
+from asr_distill.experiment import Corpus, ManifestPart
 
 
 def choose_speakers(part: str, *, corpus: Corpus, speakers: Collection[str]) -> frozenset[str]:

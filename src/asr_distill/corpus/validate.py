@@ -13,7 +13,7 @@ from lhotse.audio import get_audio_duration_mismatch_tolerance
 from lhotse.audio.backend import read_audio
 
 from asr_distill.corpus.speech import Rejection, Speech, first_cause
-from asr_distill.experiment.records import Corpus
+from asr_distill.experiment import Corpus
 from asr_distill.text.normalise import normalise, unspeakable
 
 BOUNDARY_TOLERANCE = 1e-3

@@ -1,56 +1,70 @@
 """What is compared, how big, and where: the records of config/, loaded, cross-checked and resolved into runs."""
 
-from asr_distill.experiment.loading import Experiment, load_experiment, load_printed, write_if_changed
-from asr_distill.experiment.records import (
-    Augmentation,
-    Claim,
-    Comparison,
-    Config,
+from asr_distill.experiment.base import Condition, Record, nearest
+from asr_distill.experiment.corpora import (
     Corpus,
-    Decoding,
-    EncoderSize,
     Features,
-    ModelSize,
-    Part,
-    Phase,
-    PredictorSize,
-    PseudoLabels,
-    Run,
-    Scale,
-    Scoring,
-    Study,
-    Table,
-    Tokenizer,
+    LibriLightPart,
+    LibriSpeechPart,
+    ManifestPart,
+    SyntheticPart,
 )
-from asr_distill.experiment.resolved import CorpusRecord, DecodingRecord, RunRecord, StudyRecord, TokenizerRecord
+from asr_distill.experiment.language_models import BertSize, BertTraining, MaskKind
+from asr_distill.experiment.loading import load_experiment, read_yaml, write_if_changed
+from asr_distill.experiment.models import CTCSize, DecoderSize, EncoderSize, ModelSize, PredictorSize
+from asr_distill.experiment.resolved import (
+    CorpusRecord,
+    DecodingRecord,
+    LanguageModelsRecord,
+    RunRecord,
+    StudyRecord,
+    TokenizerRecord,
+)
+from asr_distill.experiment.runs import AnyRun, CTCRun, Run
+from asr_distill.experiment.scale import Augmentation, Decoding, Phase, PseudoLabels, Scale, Scoring
+from asr_distill.experiment.study import Claim, Comparison, Config, Relation, Row, Study, Table
 
 __all__ = [
+    "AnyRun",
     "Augmentation",
+    "BertSize",
+    "BertTraining",
+    "CTCRun",
+    "CTCSize",
     "Claim",
     "Comparison",
+    "Condition",
     "Config",
     "Corpus",
     "CorpusRecord",
+    "DecoderSize",
     "Decoding",
     "DecodingRecord",
     "EncoderSize",
-    "Experiment",
     "Features",
+    "LanguageModelsRecord",
+    "LibriLightPart",
+    "LibriSpeechPart",
+    "ManifestPart",
+    "MaskKind",
     "ModelSize",
-    "Part",
     "Phase",
     "PredictorSize",
     "PseudoLabels",
+    "Record",
+    "Relation",
+    "Row",
     "Run",
     "RunRecord",
     "Scale",
     "Scoring",
     "Study",
     "StudyRecord",
+    "SyntheticPart",
     "Table",
-    "Tokenizer",
     "TokenizerRecord",
     "load_experiment",
-    "load_printed",
+    "nearest",
+    "read_yaml",
     "write_if_changed",
 ]

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from asr_distill.experiment.records import ManifestPart, Run, Scale, Study, nearest
+from asr_distill.experiment.base import nearest
+from asr_distill.experiment.corpora import ManifestPart
+from asr_distill.experiment.runs import CTCRun, Run
+from asr_distill.experiment.scale import Scale
+from asr_distill.experiment.study import Study
 
 
 def check_scale(scale: Scale, *, where: str) -> None:
@@ -43,7 +47,10 @@ def check_study(study: Study, *, scale: Scale, printed: dict[str, Any], where: s
     for name, run in study.runs.items():
         at = f"{where}: runs.{name}"
         of_scale = f"in the scale '{scale_name}'"
-        _known(run.model, scale.models, f"{at}.model", f"model role {of_scale}")
+        models = scale.ctc_models if run.recogniser == "ctc" else scale.models
+        _known(run.model, models, f"{at}.model", f"model role {of_scale}")
+        if run.recogniser == "ctc":
+            _check_ctc(run, scale=scale, at=at, of_scale=of_scale)
         _known(run.phase, scale.phases, f"{at}.phase", f"phase {of_scale}")
         _known(run.augmentation, scale.augmentations, f"{at}.augmentation", f"augmentation {of_scale}")
         if run.teacher is not None:
@@ -66,6 +73,26 @@ def check_study(study: Study, *, scale: Scale, printed: dict[str, Any], where: s
     _known(condition, scale.conditions, f"{where}: lattice.condition", f"condition of '{scale_name}'")
     for run in study.lattice.runs:
         _known(run, study.runs, f"{where}: lattice.runs", "run of this study")
+
+
+def _check_ctc(run: CTCRun, *, scale: Scale, at: str, of_scale: str) -> None:
+    """Check that the scale has what a CTC run learns from."""
+    size, language_models = scale.ctc_models[run.model], scale.language_models
+    if run.decoder != "none" and size.decoder is None:
+        raise ValueError(f"{at}.decoder: the model role '{run.model}' has no attention decoder {of_scale}")
+    if not run.intermediate < size.encoder.layers:
+        raise ValueError(
+            f"{at}.intermediate: {run.intermediate} layers below the final one; '{run.model}' has "
+            f"{size.encoder.layers - 1} {of_scale}"
+        )
+    if language_models is None:
+        raise ValueError(f"{at}: there are no language_models {of_scale}; CTC recognisers are decoded with an n-gram")
+    wanted = max(run.knowledge.top_k, run.frame_knowledge.top_k if run.frame_knowledge else 0)
+    if run.masks and wanted > language_models.soft_label_top_k:
+        raise ValueError(
+            f"{at}: wants BERT's top {wanted}, but language_models.soft_label_top_k is "
+            f"{language_models.soft_label_top_k} {of_scale}"
+        )
 
 
 def _check_teacher(study: Study, name: str, run: Run, *, scale: Scale, where: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,16 +11,19 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from asr_distill.experiment.base import Record, nearest
 from asr_distill.experiment.checks import check_scale, check_study
-from asr_distill.experiment.records import Config, Record, Scale, Study, nearest
 from asr_distill.experiment.resolved import (
     CorpusRecord,
     DecodingRecord,
+    LanguageModelsRecord,
     ResolvedRecord,
     RunRecord,
     StudyRecord,
     TokenizerRecord,
 )
+from asr_distill.experiment.scale import Scale
+from asr_distill.experiment.study import Config, Study
 from asr_distill.files import write_text
 
 R = TypeVar("R", bound=Record)
@@ -38,13 +42,14 @@ class Experiment:
     def run(self, study: str, name: str, *, seed: int) -> RunRecord:
         """Resolve one run of a study."""
         run = self.studies[study].runs[name]
+        models = self.scale.ctc_models if run.recogniser == "ctc" else self.scale.models
         return RunRecord(
             scale=self.config.scale,
             study=study,
             name=name,
             seed=seed,
             run=run,
-            model=self.scale.models[run.model],
+            model=models[run.model],
             phase=self.scale.phases[run.phase],
             augmentation=self.scale.augmentations[run.augmentation],
             features=self.scale.features,
@@ -62,6 +67,9 @@ class Experiment:
         write_if_changed(work / "tokenizer.yaml", TokenizerRecord(tokenizer=scale.tokenizer))
         decoding = DecodingRecord(decoding=scale.decoding, pseudo_labels=scale.pseudo_labels)
         write_if_changed(work / "decoding.yaml", decoding)
+        if scale.language_models is not None:
+            languages = LanguageModelsRecord(data=self.config.data, language_models=scale.language_models)
+            write_if_changed(work / "language_models.yaml", languages)
         for name, study in self.studies.items():
             record = StudyRecord(
                 name=name,
@@ -129,11 +137,13 @@ def validated(record: type[R], values: object, *, where: str) -> R:
     except ValidationError as error:
         first = error.errors()[0]
         # pydantic names the branch of the union in the location, YAML does not
-        tags = ("synthetic", "librispeech", "librilight", "manifests")
+        tags = ("synthetic", "librispeech", "librilight", "manifests", "transducer", "ctc")
         location = ".".join(str(part) for part in first["loc"] if part not in tags)
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "union_tag_invalid":
-            message = f"source: '{first['ctx']['tag']}' is none{nearest(first['ctx']['tag'], tags)}"
+            key = first["ctx"]["discriminator"].strip("'()")
+            known = re.findall(r"'(\w+)'", first["ctx"]["expected_tags"])
+            message = f"{key}: '{first['ctx']['tag']}' is none{nearest(first['ctx']['tag'], known)}"
         found = first.get("input")
         if first["type"] not in ("value_error", "missing") and not isinstance(found, (dict, list, tuple, Record)):
             message += f", found {found!r}"

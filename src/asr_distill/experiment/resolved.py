@@ -7,21 +7,13 @@ from typing import Any, Self
 
 import yaml
 
-from asr_distill.experiment.records import (
-    Augmentation,
-    Corpus,
-    Decoding,
-    Features,
-    ModelSize,
-    Name,
-    Phase,
-    PseudoLabels,
-    Record,
-    Run,
-    Scale,
-    Study,
-    Tokenizer,
-)
+from asr_distill.experiment.base import Name, Record
+from asr_distill.experiment.corpora import Corpus, Features, Tokenizer
+from asr_distill.experiment.language_models import LanguageModels
+from asr_distill.experiment.models import CTCSize, ModelSize
+from asr_distill.experiment.runs import AnyRun
+from asr_distill.experiment.scale import Augmentation, Decoding, Phase, PseudoLabels, Scale
+from asr_distill.experiment.study import Study
 
 
 class ResolvedRecord(Record):
@@ -58,6 +50,13 @@ class DecodingRecord(ResolvedRecord):
     pseudo_labels: PseudoLabels
 
 
+class LanguageModelsRecord(ResolvedRecord):
+    """Everything that decides the language models of a scale, beside tokens and transcripts."""
+
+    data: str
+    language_models: LanguageModels
+
+
 class RunRecord(ResolvedRecord):
     """One training run with one seed."""
 
@@ -65,8 +64,8 @@ class RunRecord(ResolvedRecord):
     study: str
     name: str
     seed: int
-    run: Run
-    model: ModelSize
+    run: AnyRun
+    model: ModelSize | CTCSize
     phase: Phase
     augmentation: Augmentation
     features: Features

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from asr_distill.experiment.records import Augmentation
+from asr_distill.experiment import Augmentation
 
 
 def augment(features: Tensor, lengths: Tensor, *, settings: Augmentation, generator: torch.Generator) -> Tensor:

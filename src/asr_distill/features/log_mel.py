@@ -10,7 +10,7 @@ import torchaudio
 from lhotse.features.base import FeatureExtractor, register_extractor
 from lhotse.utils import compute_num_frames_from_samples
 
-from asr_distill.experiment.records import Features
+from asr_distill.experiment import Features
 
 POWER_FLOOR = 1e-8
 """Of the order of what 16-bit quantisation noise leaves in a mel bin, so that digital silence is no outlier."""

@@ -25,7 +25,7 @@ from rich.progress import track
 from asr_distill.corpus.adapters import read_speech
 from asr_distill.corpus.speech import Rejection
 from asr_distill.corpus.validate import UnusableError, fit_length, load_samples, make_cuts
-from asr_distill.experiment.resolved import CorpusRecord
+from asr_distill.experiment import CorpusRecord
 from asr_distill.features.log_mel import LogMel, log_mel
 from asr_distill.features.statistics import PartStatistics
 

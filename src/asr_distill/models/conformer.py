@@ -7,8 +7,9 @@ convolution module, so that padding and the composition of a batch change nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +59,22 @@ class Conformer(nn.Module):
         Returns:
             states (B, N, D) and their lengths (B,), ceil(lengths / stack).
         """
+        states, lengths = self.states_after([len(self.layers)], features, lengths)
+        return states[len(self.layers)], lengths
+
+    def states_after(
+        self, layers: Collection[int], features: Tensor, lengths: Tensor
+    ) -> tuple[dict[int, Tensor], Tensor]:
+        """Encode whole utterances as `forward` does, up to the last of some layers, counted from 1.
+
+        Returns:
+            the states (B, N, D) after each of `layers`, and their lengths (B,).
+
+        Raises:
+            ValueError: when there is no such layer.
+        """
+        if not layers or not all(1 <= layer <= len(self.layers) for layer in layers):
+            raise ValueError(f"layers: {list(layers)}; name some of the layers 1 to {len(self.layers)}")
         lengths = encoder_lengths(lengths, stack=self.size.stack)
         x = self.dropout(self.input(stack_frames(features, stack=self.size.stack)))
         positions = torch.arange(x.shape[1], device=x.device)
@@ -66,9 +83,12 @@ class Conformer(nn.Module):
         mask = mask | torch.eye(x.shape[1], dtype=torch.bool, device=x.device)  # a padded frame may look at itself
         rotation = rotary_table(positions, dim=self.size.dim // self.size.heads)
         keep = (~padding)[:, :, None].to(x.dtype)
-        for layer in self.layers:
+        states = {}
+        for number, layer in enumerate(islice(self.layers, max(layers)), start=1):
             x = layer(x, mask=mask, rotation=rotation, keep=keep)
-        return x, lengths
+            if number in layers:
+                states[number] = x
+        return states, lengths
 
     def initial_state(self, *, batch: int = 1) -> StreamingState:
         """Return the state before the first chunk of `batch` parallel streams."""

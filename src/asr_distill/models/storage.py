@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from asr_distill.experiment import ModelSize
-from asr_distill.files import replacing
+from asr_distill.models.tensor_files import read_tensors, write_tensors
 from asr_distill.models.transducer import Transducer
-
-KEY = "asr_distill"
-"""The one key of the metadata: safetensors writes several in random order, and equal models are to be equal files."""
 
 
 def save_model(model: Transducer, path: Path, *, tokenizer: str) -> None:
@@ -26,9 +20,7 @@ def save_model(model: Transducer, path: Path, *, tokenizer: str) -> None:
         "mel_bins": model.mel_bins,
         "tokenizer": tokenizer,
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={KEY: json.dumps(metadata)})
+    write_tensors(path, model.state_dict(), metadata=metadata)
 
 
 def load_model(path: Path, *, tokenizer: str, device: torch.device | str = "cpu") -> Transducer:
@@ -37,19 +29,7 @@ def load_model(path: Path, *, tokenizer: str, device: torch.device | str = "cpu"
     Raises:
         ValueError: when the file is no model of this project or was trained on other tokens than `tokenizer`.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(KEY, "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path}: not readable as safetensors ({error}); delete it and run again") from None
-    if "size" not in metadata:
-        raise ValueError(f"{path}: has no model size in its metadata; it was not written by asr-distill")
-    if metadata["tokenizer"] != tokenizer:
-        raise ValueError(
-            f"{path}: was trained on the tokens {metadata['tokenizer']}, not {tokenizer}; "
-            "delete the model or restore its tokenizer"
-        )
+    tensors, metadata = read_tensors(path, kind="transducer", tokenizer=tokenizer)
     try:
         size = ModelSize.model_validate(metadata["size"])
     except ValidationError:

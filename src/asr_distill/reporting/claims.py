@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from asr_distill.experiment.records import Claim, Comparison, Condition
-from asr_distill.experiment.resolved import StudyRecord
+from asr_distill.experiment import Claim, Comparison, Condition, StudyRecord
 from asr_distill.reporting.grid import Column, Grid, latex, markdown
 from asr_distill.reporting.inputs import read_errors
 from asr_distill.reporting.scores import generator, percent

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
-from asr_distill.experiment.resolved import StudyRecord
+from asr_distill.experiment import StudyRecord
 from asr_distill.reporting import style
 from asr_distill.reporting.captions import captions, captions_text
 from asr_distill.reporting.claims import run_name

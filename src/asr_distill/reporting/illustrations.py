@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
-from asr_distill.experiment.resolved import StudyRecord
+from asr_distill.experiment import StudyRecord
 from asr_distill.reporting import style
 from asr_distill.reporting.claims import run_name
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from asr_distill.experiment.resolved import StudyRecord
+from asr_distill.experiment import StudyRecord
 
 
 class Training(BaseModel):

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import yaml
 
-from asr_distill.experiment.resolved import StudyRecord
+from asr_distill.experiment import StudyRecord
 from asr_distill.reporting.inputs import read_trainings
 from asr_distill.reporting.times import read_benchmark
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from asr_distill.experiment.records import nearest
+from asr_distill.experiment import nearest
 from asr_distill.reporting.inputs import read_claims, read_scores
 from asr_distill.reporting.provenance import read_provenance
 from asr_distill.reporting.scores import MEAN

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from asr_distill.experiment.resolved import StudyRecord
+from asr_distill.experiment import StudyRecord
 from asr_distill.reporting.captions import TITLES, captions, speed_caption
 from asr_distill.reporting.claims import claim_grids, headline
 from asr_distill.reporting.grid import NOTHING, Grid

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from asr_distill.experiment.resolved import StudyRecord
+from asr_distill.experiment import StudyRecord
 from asr_distill.reporting.inputs import run_seeds
 from asr_distill.scoring.significance import wer_interval
 from asr_distill.scoring.word_errors import read_hypotheses, read_references, word_errors

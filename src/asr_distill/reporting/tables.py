@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from asr_distill.experiment.records import Row, Table
-from asr_distill.experiment.resolved import StudyRecord
+from asr_distill.experiment import Row, StudyRecord, Table
 from asr_distill.reporting.grid import Column, Grid, write_grid
 from asr_distill.reporting.inputs import Training, read_overview, read_scores, read_trainings
 from asr_distill.reporting.scores import MEAN

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from asr_distill.experiment.resolved import StudyRecord
+from asr_distill.experiment import StudyRecord
 from asr_distill.reporting import style
 from asr_distill.reporting.captions import captions_text, speed_caption
 from asr_distill.reporting.claims import run_name

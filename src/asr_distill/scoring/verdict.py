@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from asr_distill.experiment.records import Relation, Scoring
+from asr_distill.experiment import Relation, Scoring
 
 Verdict = Literal["reproduced", "not reproduced", "inconclusive"]
 

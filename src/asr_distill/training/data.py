@@ -127,6 +127,7 @@ class TrainingData:
             feature_lengths=lengths,
             labels=pad_sequence(labels, batch_first=True),
             label_lengths=torch.tensor([len(tokens) for tokens in labels]),
+            utterances=tuple(original_id(cut) for cut in cuts),
         )
 
 

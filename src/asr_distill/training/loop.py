@@ -19,14 +19,17 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from asr_distill.decoding.decode import DevSet
 from asr_distill.experiment import RunRecord
-from asr_distill.features.reading import global_mean_and_std
 from asr_distill.files import replacing, write_json
 from asr_distill.losses.checks import NonFiniteError
-from asr_distill.models.storage import load_model, save_model
+from asr_distill.models.ctc import CTCModel
+from asr_distill.models.ctc_storage import save_ctc, save_decoder
+from asr_distill.models.storage import save_model
 from asr_distill.models.transducer import Transducer
 from asr_distill.progress import Progress
 from asr_distill.text.tokenizer import Tokenizer
+from asr_distill.training.build import build_objective
 from asr_distill.training.checkpoints import Checkpoints
+from asr_distill.training.ctc_objective import CTCObjective
 from asr_distill.training.data import TrainingData, hours_by_part, load_training_data
 from asr_distill.training.objective import Objective
 from asr_distill.training.optimisation import RelativeClip, learning_rate, make_optimizer
@@ -49,6 +52,8 @@ class TrainingPaths:
     """Folder of the prepared parts."""
     tokenizer: Path
     teacher: Path | None
+    soft_labels: Path | None = None
+    """BERT's, for runs that learn from them."""
     pseudo_labels: Sequence[Path]
     output: Path
     """Folder for model.safetensors, curve.csv, training.json and, until the end, state/."""
@@ -77,10 +82,8 @@ def train(run: RunRecord, *, paths: TrainingPaths) -> None:
     fabric = lightning_fabric.Fabric(accelerator="auto", devices=1, precision=run.phase.precision)
     tokenizer = Tokenizer.load(paths.tokenizer)
     data = load_training_data(run, corpus=paths.corpus, tokenizer=tokenizer, pseudo_labels=paths.pseudo_labels)
-    teacher = (
-        load_model(paths.teacher, tokenizer=tokenizer.fingerprint, device=fabric.device) if paths.teacher else None
-    )
-    trainer = Trainer(run, paths=paths, fabric=fabric, tokenizer=tokenizer, data=data, teacher=teacher)
+    objective = build_objective(run, paths=paths, tokenizer=tokenizer, device=fabric.device)
+    trainer = Trainer(run, paths=paths, fabric=fabric, tokenizer=tokenizer, data=data, objective=objective)
     trainer.run_to_end()
     trainer.export()
 
@@ -96,11 +99,10 @@ class Trainer:
         fabric: lightning_fabric.Fabric,
         tokenizer: Tokenizer,
         data: TrainingData,
-        teacher: Transducer | None,
+        objective: Objective | CTCObjective,
     ):
         self.run, self.paths, self.fabric, self.tokenizer, self.data = run, paths, fabric, tokenizer, data
-        self.model = _new_model(run, corpus=paths.corpus, vocabulary=tokenizer.vocabulary, teacher=teacher)
-        objective = Objective(self.model, teacher=teacher, run=run.run, phase=run.phase, augmentation=run.augmentation)
+        self.model = objective.student
         optimizer = make_optimizer(self.model, phase=run.phase)
         self.objective, self.optimizer = fabric.setup(objective, optimizer)
         self.clip = RelativeClip(run.phase.clip)
@@ -146,7 +148,7 @@ class Trainer:
         with replacing(output / "curve.csv") as temporary:
             pd.DataFrame(self.position.curve, columns=columns).to_csv(temporary, index=False)
         write_json(output / "training.json", self._summary())
-        save_model(self.average.module, output / "model.safetensors", tokenizer=self.tokenizer.fingerprint)
+        _save_models(self.average.module, output, tokenizer=self.tokenizer.fingerprint)
         self.checkpoints.remove()
 
     def _step(self, batch: Any) -> float:
@@ -233,8 +235,7 @@ class Trainer:
         return {
             "run": self.run.name,
             "seed": self.run.seed,
-            "targets": self.run.run.targets,
-            "teacher": self.run.run.teacher,
+            **_learnt_from(self.run),
             "parameters": self.model.num_parameters(),
             "encoder_parameters": encoder,
             "steps": self.run.phase.steps,
@@ -250,27 +251,27 @@ class Trainer:
         }
 
 
-def _new_model(run: RunRecord, *, corpus: Path, vocabulary: int, teacher: Transducer | None) -> Transducer:
-    """Return the model with random weights that depend on the seed alone, and feature statistics.
+def _learnt_from(run: RunRecord) -> dict[str, str | None]:
+    """Return what the run learnt, and from whom."""
+    if run.run.recogniser == "ctc":
+        return {"targets": "supervised", "teacher": "bert" if run.run.masks else None}
+    return {"targets": run.run.targets, "teacher": run.run.teacher}
 
-    These are the teacher's, if it listens too, so that both normalise alike; else those of the training speech.
-    """
-    torch.manual_seed(run.seed)
-    model = Transducer(run.model, vocabulary=vocabulary, mel_bins=run.features.mel_bins)
-    if teacher is not None:
-        mean, deviation = teacher.feature_mean, teacher.feature_deviation
-    else:
-        parts = run.labelled or run.unlabelled
-        mean, deviation = global_mean_and_std([corpus / part / "statistics.json" for part in parts])
-    model.feature_mean.copy_(mean)
-    model.feature_deviation.copy_(deviation)
-    return model
+
+def _save_models(model: Transducer | CTCModel, output: Path, *, tokenizer: str) -> None:
+    """Write what decoding needs, and a CTC recogniser's attention decoder, to be looked at, beside it."""
+    if isinstance(model, Transducer):
+        save_model(model, output / "model.safetensors", tokenizer=tokenizer)
+        return
+    if model.decoder is not None:
+        save_decoder(model.decoder, output / "decoder.safetensors", tokenizer=tokenizer)
+    save_ctc(model, output / "model.safetensors", tokenizer=tokenizer)
 
 
 def _fingerprint(run: RunRecord, *, paths: TrainingPaths) -> str:
     """Return what a checkpoint depends on: the resolved run, tokens, teacher and pseudo-labels."""
     digest = hashlib.sha256(run.to_yaml().encode())
-    for path in (paths.tokenizer, paths.teacher, *paths.pseudo_labels):
+    for path in (paths.tokenizer, paths.teacher, paths.soft_labels, *paths.pseudo_labels):
         if path is not None:
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     for part in (*run.labelled, *run.unlabelled):

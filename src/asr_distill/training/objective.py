@@ -30,6 +30,8 @@ class Batch:
     """(B, U), padded with 0."""
     label_lengths: Tensor
     """(B,)."""
+    utterances: tuple[str, ...] = ()
+    """Ids by which soft labels are found, those of the originals for copies at other speeds."""
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch with features and labels on a device."""

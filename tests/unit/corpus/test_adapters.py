@@ -9,7 +9,7 @@ import soundfile
 
 from asr_distill.corpus import download
 from asr_distill.corpus.adapters import librilight, librispeech, read_speech
-from asr_distill.experiment.resolved import CorpusRecord
+from asr_distill.experiment import CorpusRecord
 
 
 def write_audio(path, *, seconds=0.5):

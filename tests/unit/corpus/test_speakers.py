@@ -3,7 +3,7 @@
 import pytest
 
 from asr_distill.corpus.speakers import choose_speakers
-from asr_distill.experiment.records import Corpus
+from asr_distill.experiment import Corpus
 
 SPEAKERS = [f"s{number:02d}" for number in range(20)]
 

@@ -15,8 +15,7 @@ from lhotse.testing.dummies import dummy_cut
 from asr_distill.decoding import decode
 from asr_distill.decoding.decode import DevSet, decode_parts, pseudo_label
 from asr_distill.decoding.hypothesis import Hypothesis
-from asr_distill.experiment import Decoding, PseudoLabels
-from asr_distill.experiment.resolved import CorpusRecord
+from asr_distill.experiment import CorpusRecord, Decoding, PseudoLabels
 from asr_distill.features.prepare import prepare
 from asr_distill.text.tokenizer import Tokenizer
 

@@ -17,14 +17,17 @@ from hypothesis import strategies as st
 from asr_distill.experiment import (
     CorpusRecord,
     DecodingRecord,
+    Record,
     RunRecord,
+    Scale,
+    Study,
     StudyRecord,
     TokenizerRecord,
     load_experiment,
+    nearest,
+    read_yaml,
     write_if_changed,
 )
-from asr_distill.experiment.loading import read_yaml
-from asr_distill.experiment.records import Record, Scale, Study, nearest
 
 ROOT = Path(__file__).parents[3]
 SCALES, STUDIES = (

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from asr_distill.cli import schema
-from asr_distill.experiment.loading import read_yaml
+from asr_distill.experiment import read_yaml
 
 ROOT = Path(__file__).parents[3]
 SCHEMAS = ROOT / "workflow/schemas"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from asr_distill.experiment.records import Augmentation
+from asr_distill.experiment import Augmentation
 from asr_distill.features.augment import augment, freq_noise, freq_warp, spec_augment
 
 EVERYTHING = Augmentation(frequency_masks=2, time_masks=10, warp=0.75, noise=0.14)

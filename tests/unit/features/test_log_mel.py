@@ -5,7 +5,7 @@ import pytest
 import torchaudio
 from lhotse.utils import compute_num_frames_from_samples
 
-from asr_distill.experiment.records import Features
+from asr_distill.experiment import Features
 from asr_distill.features.log_mel import LOWEST_FREQUENCY, POWER_FLOOR, log_mel
 
 

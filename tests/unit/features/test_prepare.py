@@ -10,7 +10,7 @@ import torch
 from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
 from asr_distill.corpus.overview import overview, quarantine
-from asr_distill.experiment.resolved import CorpusRecord
+from asr_distill.experiment import CorpusRecord
 from asr_distill.features.prepare import FILES, prepare
 from asr_distill.features.reading import FeatureReader, global_mean_and_std, original_id, read_cuts
 

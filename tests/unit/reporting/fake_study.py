@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from asr_distill.experiment.resolved import CorpusRecord, StudyRecord, TokenizerRecord
+from asr_distill.experiment import CorpusRecord, StudyRecord, TokenizerRecord
 
 ERROR_RATES = {"teacher": 0.06, "supervised": 0.16, "hard": 0.12, "soft": 0.09, "mixed": 0.12}
 """Share of words that each run gets wrong on clean speech; twice as many on other speech."""

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from asr_distill.experiment.records import Scoring
+from asr_distill.experiment import Scoring
 from asr_distill.scoring.verdict import interval_confidence, judge, judge_claim, rules
 
 YES, NO, OPEN = "reproduced", "not reproduced", "inconclusive"

@@ -105,7 +105,9 @@ def test_epochs_differ_and_are_the_same_for_the_same_seed(corpus, make_run):
 
 
 def assert_same(one, other):
-    assert all(torch.equal(tensor, getattr(other, name)) for name, tensor in vars(one).items())
+    for name, value in vars(one).items():
+        same = torch.equal(value, getattr(other, name)) if torch.is_tensor(value) else value == getattr(other, name)
+        assert same, name
 
 
 def test_batches_go_on_identically_from_any_position(corpus, make_run):

@@ -12,6 +12,7 @@ import torch
 
 from asr_distill.models.storage import load_model
 from asr_distill.text.tokenizer import Tokenizer
+from asr_distill.training import build
 from asr_distill.training import loop as module
 from asr_distill.training.loop import MAX_NON_FINITE, Trainer, train
 from asr_distill.training.objective import Objective
@@ -214,7 +215,7 @@ def spoil(monkeypatch, steps, how=undefined):
             loss = super().forward(batch, **options)
             return how(loss, self.student.joint.output.bias) if next(count) in steps else loss
 
-    monkeypatch.setattr(module, "Objective", Spoilt)
+    monkeypatch.setattr(build, "Objective", Spoilt)
 
 
 @pytest.mark.parametrize("how", [undefined, without_slope])

@@ -1,0 +1,111 @@
+"""The stages that make language models and what recognisers learn from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from asr_distill.stages import Log, Threads, device, read_texts, start
+
+app = typer.Typer()
+
+
+@app.command()
+def text(
+    record: Path,
+    references: list[Path],
+    output: Annotated[Path, typer.Option()],
+    counts: Annotated[Path, typer.Option()],
+    log: Log = None,
+) -> None:
+    """Write the text of RECORD's language models, without the transcripts in REFERENCES, a sentence a line."""
+    start(log)
+    from dataclasses import asdict
+
+    from asr_distill.experiment import LanguageModelsRecord
+    from asr_distill.files import write_json, write_text
+    from asr_distill.text.text_corpus import file_lines, grammar_lines, prepare_text
+
+    settings = LanguageModelsRecord.read(record)
+    source = settings.language_models.text
+    if source.source == "grammar":
+        name, lines = "grammar", grammar_lines(source.lines, seed=source.seed, domains=source.domains)
+    else:
+        path = Path(settings.data) / source.path
+        name, lines = str(path), file_lines(path)
+    kept, counted = prepare_text(lines, exclude=set(read_texts(references).values()), source=name)
+    write_json(counts, asdict(counted))
+    write_text(output, "".join(f"{line}\n" for line in kept))
+
+
+@app.command()
+def bert(
+    record: Path,
+    text: Path,
+    tokenizer: Annotated[Path, typer.Option()],
+    output: Annotated[Path, typer.Option()],
+    threads: Threads = 1,
+    log: Log = None,
+) -> None:
+    """Train BERT on TEXT into the folder OUTPUT, resuming where an earlier call stopped."""
+    start(log, threads=threads)
+    from asr_distill.experiment import LanguageModelsRecord
+    from asr_distill.text.tokenizer import Tokenizer
+    from asr_distill.training.bert import train_bert
+
+    settings = LanguageModelsRecord.read(record).language_models
+    lines = text.read_text(encoding="utf-8").splitlines()
+    tokens = Tokenizer.load(tokenizer)
+    train_bert(lines, tokenizer=tokens, size=settings.bert, training=settings.bert_training, seed=0, output=output)
+
+
+@app.command()
+def soft_labels(
+    bert: Path,
+    references: list[Path],
+    mask: Annotated[str, typer.Option()],
+    top_k: Annotated[int, typer.Option()],
+    tokenizer: Annotated[Path, typer.Option()],
+    output: Annotated[Path, typer.Option()],
+    hidden_states: bool = False,
+    threads: Threads = 1,
+    log: Log = None,
+) -> None:
+    """Ask the BERT of a folder for its distributions at every token of the transcripts in REFERENCES."""
+    start(log, threads=threads)
+    from asr_distill.text.soft_labels import soft_labels as ask
+    from asr_distill.text.tokenizer import Tokenizer
+
+    labels = ask(
+        bert,
+        read_texts(references),
+        tokenizer=Tokenizer.load(tokenizer),
+        top_k=top_k,
+        mask=mask,
+        hidden_states=hidden_states,
+        device=device(),
+    )
+    labels.save(output)
+
+
+@app.command()
+def ngram(
+    record: Path,
+    text: Path,
+    tokenizer: Annotated[Path, typer.Option()],
+    output: Annotated[Path, typer.Option()],
+    log: Log = None,
+) -> None:
+    """Estimate the token n-gram of RECORD on TEXT and write it as ARPA."""
+    start(log)
+    from asr_distill.experiment import LanguageModelsRecord
+    from asr_distill.text.ngram import estimate
+    from asr_distill.text.tokenizer import Tokenizer
+
+    settings = LanguageModelsRecord.read(record).language_models.ngram
+    tokens = Tokenizer.load(tokenizer)
+    sentences = (tokens.encode(line) for line in text.read_text(encoding="utf-8").splitlines())
+    model = estimate(sentences, order=settings.order, vocabulary=tokens.vocabulary, prune=settings.prune)
+    model.write_arpa(output)

@@ -1,0 +1,150 @@
+"""The training runs of a study: of transducers, by what a teacher gives them; of CTC recognisers, by what BERT does."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from asr_distill.experiment.base import Count, Fraction, Positive, PositiveInt, Record
+from asr_distill.experiment.language_models import MaskKind
+
+Targets = Literal["supervised", "hard", "soft", "mixed"]
+SoftLoss = Literal["divergence", "one_best", "teacher_occupancy", "student_occupancy", "collapsed", "full_sum"]
+
+
+class Run(Record):
+    """One training run of a transducer."""
+
+    recogniser: Literal["transducer"] = "transducer"
+    model: str
+    """A model role of the scale."""
+    phase: str
+    """A phase of the scale: the run's budget."""
+    targets: Targets
+    teacher: str | None = None
+    """Another run of the study."""
+    alpha: Fraction | None = None
+    """Weight of the transducer loss against the divergence; only mixed targets leave a choice."""
+    teacher_temperature: Positive = 1.0
+    student_temperature: Positive = 1.0
+    teacher_shift: Count = 0
+    """Encoder frames by which the teacher's distributions are delayed; a streaming student needs time to decide."""
+    soft_losses: dict[SoftLoss, Positive] = {"divergence": 1.0}
+    """What soft targets mean on the lattice, and with which weights; see `LatticeWeights` in losses/lattice.py."""
+    fast_emit: Annotated[float, Field(ge=0)] = 0.0
+    """Lambda of FastEmit (Yu et al. 2021), beside the transducer loss."""
+    audio: tuple[Literal["labelled", "unlabelled"], ...] = ("labelled", "unlabelled")
+    augmentation: str
+
+    @model_validator(mode="after")
+    def _check(self) -> Run:
+        if (self.targets == "supervised") != (self.teacher is None):
+            need = "must not name a teacher" if self.targets == "supervised" else "need a teacher: name a run"
+            raise ValueError(f"teacher: {self.targets} targets {need}")
+        if self.targets == "supervised" and "unlabelled" in self.audio:
+            raise ValueError("audio: supervised runs have no targets for unlabelled speech; write audio: [labelled]")
+        if not self.audio:
+            raise ValueError("audio: is empty; write [labelled], [unlabelled] or both")
+        fixed = {"supervised": 1.0, "hard": 1.0, "soft": 0.0}.get(self.targets)
+        if fixed is not None and self.alpha not in (None, fixed):
+            raise ValueError(f"alpha: {self.targets} targets mean {fixed}, found {self.alpha}; use targets: mixed")
+        if not self.soft_losses:
+            raise ValueError("soft_losses: is empty; name at least one loss, as in {divergence: 1}")
+        if fixed == 1 and (self.teacher_shift or self.soft_losses != {"divergence": 1.0}):
+            raise ValueError(f"soft_losses, teacher_shift: {self.targets} targets have none; use soft or mixed ones")
+        if fixed == 0 and self.fast_emit:
+            raise ValueError("fast_emit: goes with a transducer loss, which soft targets have not; use mixed ones")
+        return self
+
+    @property
+    def transducer_weight(self) -> float:
+        """Alpha of Hwang et al. 2022: 1 for transcripts, 0 for soft targets, between for a mix (0.5 by default)."""
+        fixed = {"supervised": 1.0, "hard": 1.0, "soft": 0.0}.get(self.targets)
+        return fixed if fixed is not None else (0.5 if self.alpha is None else self.alpha)
+
+
+class Knowledge(Record):
+    """What is learnt from BERT, and how (Hentschel et al. 2024, sec. 3; PAPERS of config/papers/hentschel2024.yaml)."""
+
+    direction: Literal["reverse", "forward"] = "reverse"
+    """Reverse is KL(student || BERT), as the paper prints it."""
+    rest: Literal["bucket", "renormalise"] = "bucket"
+    """What becomes of the tokens that are not among the top K: one further token on both sides, or nothing."""
+    top_k: PositiveInt = 10
+    temperature: Positive = 1.0
+    mask: MaskKind = "token"
+    """What BERT was asked to guess at a time."""
+    hidden_states: Literal["none", "l2", "cosine"] = "none"
+    """Learn BERT's hidden states by regression, instead of its token distributions."""
+
+
+class FrameKnowledge(Record):
+    """BERT's distributions taught to the CTC head itself, at the frames of each label (Futami et al. 2022)."""
+
+    weight: Fraction = 0.5
+    """Against the CTC loss."""
+    top_k: PositiveInt = 8
+    temperature: Positive = 3.0
+    mask: MaskKind = "token"
+
+
+class CTCRun(Record):
+    """One training run of a recogniser with a CTC head."""
+
+    recogniser: Literal["ctc"]
+    model: str
+    """A role among the scale's ctc_models."""
+    phase: str
+    """A phase of the scale: the run's budget."""
+    augmentation: str
+    decoder: Literal["none", "cross_entropy", "bert"] = "none"
+    """What attention decoders learn while training: nothing (there are none), the transcript, or BERT's knowledge."""
+    intermediate: Count = 0
+    """M: how many intermediate layers the decoder reads beside the final one: floor(m N / (M + 1)), m = 1..M."""
+    alpha: Fraction = 0.7
+    """Weight of the decoders' loss against the CTC loss, where there are decoders."""
+    beta: Fraction = 0.5
+    """Weight of the intermediate layers' decoder loss against the final layer's."""
+    interctc: Fraction = 0.0
+    """Weight of CTC losses on the intermediate layers, or on the middle one where there are none, against the final
+    one; 0.3 in Lee & Watanabe 2021."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of decoders that learn the transcript."""
+    knowledge: Knowledge = Knowledge()
+    frame_knowledge: FrameKnowledge | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> CTCRun:
+        if self.decoder == "none" and self.intermediate and not self.interctc:
+            raise ValueError("intermediate: nothing reads intermediate layers; give the run a decoder or interctc")
+        if self.decoder != "bert" and self.knowledge != Knowledge():
+            raise ValueError(f"knowledge: decoder: {self.decoder} learns nothing of BERT; write decoder: bert")
+        if self.decoder == "bert" and self.label_smoothing:
+            raise ValueError("label_smoothing: is for decoders that learn the transcript; write decoder: cross_entropy")
+        return self
+
+    @property
+    def masks(self) -> tuple[MaskKind, ...]:
+        """Return which soft labels the run needs: none, or those of one way of masking."""
+        if self.decoder == "bert":
+            return (self.knowledge.mask,)
+        return (self.frame_knowledge.mask,) if self.frame_knowledge is not None else ()
+
+    @property
+    def teacher(self) -> None:
+        """No run teaches a CTC recogniser; BERT does."""
+        return
+
+    @property
+    def audio(self) -> tuple[str, ...]:
+        """BERT's knowledge is about transcripts, so all speech is labelled."""
+        return ("labelled",)
+
+
+def recogniser(run: Any) -> str:
+    """Return the kind of recogniser that a run, or what may become one, is about."""
+    return run.get("recogniser", "transducer") if isinstance(run, dict) else run.recogniser
+
+
+AnyRun = Annotated[Annotated[Run, Tag("transducer")] | Annotated[CTCRun, Tag("ctc")], Discriminator(recogniser)]

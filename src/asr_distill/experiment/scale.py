@@ -1,0 +1,133 @@
+"""How big: corpora, sizes of the model roles, budgets of the phases, decoding and statistics."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from asr_distill.experiment.base import (
+    Condition,
+    Count,
+    Fraction,
+    Name,
+    PaperColumn,
+    Positive,
+    PositiveInt,
+    Record,
+    Use,
+)
+from asr_distill.experiment.corpora import Corpus, Features, Tokenizer
+from asr_distill.experiment.language_models import LanguageModels
+from asr_distill.experiment.models import CTCSize, ModelSize
+
+
+class Augmentation(Record):
+    """SpecAugment and FreqAug on the log-mel spectrogram (Hwang et al. 2022, sec. 5.4)."""
+
+    frequency_masks: Count = 0
+    frequency_mask_width: Count = 27
+    time_masks: Count = 0
+    time_mask_width: Count = 40
+    time_mask_share: Fraction = 1.0
+    """No time mask is wider than this share of the utterance."""
+    warp: Fraction = 0.0
+    """FreqWarp's g: the anchor moves by at most this share of the bins (paper: 0.75)."""
+    noise: Annotated[float, Field(ge=0)] = 0.0
+    """FreqNoise's largest standard deviation (paper: 0.14)."""
+
+
+class Phase(Record):
+    """The budget of one training run: steps, batch, optimisation."""
+
+    steps: PositiveInt
+    batch_utterances: PositiveInt
+    batch_nodes: PositiveInt = 10**9
+    """Largest batch size in lattice nodes, T x (U + 1) of its longest members times utterances."""
+    learning_rate: Positive
+    """Peak of AdamW's learning rate, after a linear warm-up; it decays linearly to zero over the last steps."""
+    warmup_steps: Count
+    decay_share: Fraction = 0.5
+    """Share of the steps over which the learning rate decays."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    clip: Positive = 2.0
+    """Largest norm of the gradient, as a multiple of its running mean: the losses compared differ in size."""
+    average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Decay of the exponential moving average of the weights, which is what is evaluated and kept."""
+    ctc_weight: Fraction = 0.0
+    """Weight of the auxiliary CTC loss on the encoder; its targets are of the run's own kind."""
+    ctc_warmup_share: Fraction = 0.0
+    """Share of the steps in which the auxiliary CTC loss alone trains the encoder."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    matmul_precision: Literal["highest", "high", "medium"] = "highest"
+    """How float32 matrices are multiplied, in PyTorch's words: high allows TF32 on a GPU, medium bfloat16 products
+    with float32 sums, on a CPU too (twice as fast on those with AMX, and slower on those without)."""
+    dev_every: PositiveInt = 200
+    """Steps between two looks at the dev sets."""
+    dev_utterances: PositiveInt = 100
+    """Utterances of each dev set looked at during training."""
+    checkpoint_seconds: Positive = 60.0
+
+    @model_validator(mode="after")
+    def _check(self) -> Phase:
+        if self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps: {self.warmup_steps} must be smaller than steps: {self.steps}")
+        return self
+
+
+class Decoding(Record):
+    """Search for the best transcript."""
+
+    method: Literal["greedy", "beam"] = "greedy"
+    beam_size: PositiveInt = 4
+    max_symbols_per_frame: PositiveInt = 4
+    batch_seconds: Positive = 240.0
+
+
+class PseudoLabels(Decoding):
+    """How a teacher transcribes unlabelled speech, and which lines are dropped."""
+
+    min_tokens: Count = 1
+    min_score_per_token: float | None = None
+    """Natural log; drop hypotheses whose mean token log-probability is lower."""
+    max_tokens_per_second: Positive = 30.0
+
+
+class Scoring(Record):
+    """Statistics of word error rates."""
+
+    replicates: PositiveInt = 2000
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    margin: Positive = 0.05
+    """Equivalence margin, as a share of the word error rate on the right of a comparison."""
+    seed: int = 0
+
+
+class Scale(Record):
+    """How big: corpora, sizes of the model roles, budgets of the phases."""
+
+    description: str
+    corpus: Corpus
+    features: Features = Features()
+    tokenizer: Tokenizer
+    models: dict[Name, ModelSize]
+    """Roles of transducers."""
+    ctc_models: dict[Name, CTCSize] = {}
+    """Roles of recognisers with a CTC head."""
+    language_models: LanguageModels | None = None
+    """Those that CTC recognisers learn from and are decoded with."""
+    augmentations: dict[Name, Augmentation]
+    phases: dict[Name, Phase]
+    pseudo_labels: PseudoLabels = PseudoLabels()
+    decoding: Decoding = Decoding()
+    scoring: Scoring = Scoring()
+    columns: dict[PaperColumn, str]
+    """Which part stands in which column of the paper's tables."""
+    conditions: dict[Condition, str]
+    """Which test part decides claims about "clean" and about "other" speech."""
+    deviations: tuple[str, ...] = ()
+    """What differs from the papers at this scale; printed beside the tables."""
+
+    def parts(self, use: Use) -> tuple[str, ...]:
+        """Return the names of the parts of one use, in the order of the config."""
+        return tuple(name for name, part in self.corpus.parts.items() if part.use == use)

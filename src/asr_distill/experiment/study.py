@@ -1,0 +1,83 @@
+"""What is compared: runs, the paper's tables, claims and figures; and the choices of one call of the workflow."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from asr_distill.experiment.base import Condition, Count, Name, Record
+from asr_distill.experiment.runs import AnyRun
+
+Relation = Literal["<", "<=", "not <"]
+
+
+class Row(Record):
+    """One row of a table: a run of ours beside a row as printed."""
+
+    label: str
+    run: str | None = None
+    printed: str | None = None
+
+
+class Table(Record):
+    """One table of a paper."""
+
+    caption: str
+    printed: str
+    """Key of the table in config/papers/."""
+    rows: tuple[Row, ...]
+    note: str = ""
+
+
+class Comparison(Record):
+    """Left and right are runs; the relation compares their word error rates."""
+
+    left: str
+    relation: Relation
+    """"<" lower; "<=" at least as good (within the margin); "not <" not better (within the margin)."""
+    right: str
+
+
+class Claim(Record):
+    """A statement of the paper and the comparisons that decide it."""
+
+    statement: str
+    reported: str
+    """What the paper's own figures say."""
+    conditions: tuple[Condition, ...]
+    comparisons: tuple[Comparison, ...]
+
+
+class LatticeFigure(Record):
+    """Whose posteriors the lattice figure shows, for the utterance of median length of a test part."""
+
+    runs: tuple[str, ...]
+    condition: Condition = "clean"
+
+
+class Study(Record):
+    """What is compared."""
+
+    title: str
+    paper: str
+    """Key of a file in config/papers/."""
+    runs: dict[Name, AnyRun]
+    tables: dict[Name, Table]
+    claims: dict[Name, Claim] = {}
+    figures: dict[str, tuple[str, ...]] = {}
+    """Groups of runs for the plots by target kind: panel title -> runs."""
+    lattice: LatticeFigure
+    deviations: tuple[str, ...] = ()
+
+
+class Config(Record):
+    """config/config.yaml: which scale, studies and seeds, and where things lie."""
+
+    scale: str = "mini"
+    studies: tuple[str, ...] = ("soft_vs_hard",)
+    seeds: tuple[Count, ...] = (0,)
+    data: str = "data"
+    """Folder of the real corpora."""
+    work: str = "work"
+    results: str = "results"
+    overrides: dict[str, Any] = {}
+    """Merged into the scale, key by key: {phases: {teacher: {steps: 100}}}."""

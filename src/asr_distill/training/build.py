@@ -1,0 +1,74 @@
+"""From a resolved run to the new model and what it minimises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from asr_distill.experiment import RunRecord
+from asr_distill.features.reading import global_mean_and_std
+from asr_distill.models.ctc import CTCModel
+from asr_distill.models.storage import load_model
+from asr_distill.models.transducer import Transducer
+from asr_distill.text.soft_labels import SoftLabels
+from asr_distill.text.tokenizer import Tokenizer
+from asr_distill.training.ctc_objective import CTCObjective
+from asr_distill.training.objective import Objective
+
+
+class Inputs(Protocol):
+    """The inputs of a training run that models are built from."""
+
+    corpus: Path
+    teacher: Path | None
+    soft_labels: Path | None
+
+
+def build_objective(
+    run: RunRecord, *, paths: Inputs, tokenizer: Tokenizer, device: torch.device
+) -> Objective | CTCObjective:
+    """Return the loss of a run around a new model, whose random weights depend on the seed alone.
+
+    Raises:
+        ValueError: when teacher or soft labels do not fit the tokens.
+    """
+    if run.run.recogniser == "ctc":
+        return _ctc_objective(run, paths=paths, tokenizer=tokenizer)
+    teacher = None
+    if paths.teacher is not None:
+        teacher = load_model(paths.teacher, tokenizer=tokenizer.fingerprint, device=device)
+    torch.manual_seed(run.seed)
+    model = Transducer(run.model, vocabulary=tokenizer.vocabulary, mel_bins=run.features.mel_bins)
+    _set_statistics(model, run, corpus=paths.corpus, teacher=teacher)
+    return Objective(model, teacher=teacher, run=run.run, phase=run.phase, augmentation=run.augmentation)
+
+
+def _ctc_objective(run: RunRecord, *, paths: Inputs, tokenizer: Tokenizer) -> CTCObjective:
+    soft_labels = None
+    if paths.soft_labels is not None:
+        soft_labels = SoftLabels.load(paths.soft_labels, tokenizer=tokenizer.fingerprint)
+    size, hidden_dim = run.model, None
+    if run.run.decoder == "none":
+        size = size.model_copy(update={"decoder": None})
+    elif run.run.knowledge.hidden_states != "none":
+        hidden_dim = soft_labels.hidden.shape[1] if soft_labels.hidden is not None else None
+    torch.manual_seed(run.seed)
+    model = CTCModel(size, vocabulary=tokenizer.vocabulary, mel_bins=run.features.mel_bins, hidden_dim=hidden_dim)
+    _set_statistics(model, run, corpus=paths.corpus, teacher=None)
+    return CTCObjective(model, run=run.run, augmentation=run.augmentation, soft_labels=soft_labels)
+
+
+def _set_statistics(model: Transducer | CTCModel, run: RunRecord, *, corpus: Path, teacher: Transducer | None) -> None:
+    """Give the model the teacher's feature statistics, if it listens too, else those of the training speech.
+
+    So that both normalise alike.
+    """
+    if teacher is not None:
+        mean, deviation = teacher.feature_mean, teacher.feature_deviation
+    else:
+        parts = run.labelled or run.unlabelled
+        mean, deviation = global_mean_and_std([corpus / part / "statistics.json" for part in parts])
+    model.feature_mean.copy_(mean)
+    model.feature_deviation.copy_(deviation)

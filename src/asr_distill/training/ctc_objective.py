@@ -1,0 +1,125 @@
+"""What a CTC recogniser minimises: CTC on final and intermediate layers, and what attention decoders learn there.
+
+Layout legend: B batch, N encoder frames, U labels, K tokens per distribution, D model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from asr_distill.experiment import Augmentation, CTCRun
+from asr_distill.features.augment import augment
+from asr_distill.losses.ctc import ctc
+from asr_distill.losses.ctc_alignment import ctc_best_alignment
+from asr_distill.losses.joint import LatticeLengths
+from asr_distill.losses.language_model import (
+    combine_layers,
+    cross_entropy,
+    distillation_layers,
+    frame_topk_divergence,
+    hidden_regression,
+    topk_divergence,
+)
+from asr_distill.models.ctc import CTCModel
+from asr_distill.text.soft_labels import SoftLabels
+from asr_distill.training.objective import Batch
+
+
+class CTCObjective(nn.Module):
+    """(1 - alpha) L_CTC + alpha L_decoders (Hentschel et al. 2024, eq. 5), summed over utterances, per encoder frame.
+
+    Both are weighted means over layers: the CTC loss over the final and the intermediate ones with `interctc`, the
+    decoders' loss with beta. Knowledge given to the frames takes its share of the CTC loss.
+    """
+
+    def __init__(
+        self, student: CTCModel, *, run: CTCRun, augmentation: Augmentation, soft_labels: SoftLabels | None = None
+    ):
+        super().__init__()
+        if run.masks and soft_labels is None:
+            raise ValueError("soft_labels: this run learns from BERT and needs them")
+        self.student, self.run, self.augmentation = student, run, augmentation
+        layers = student.size.encoder.layers
+        self.read = distillation_layers(layers, run.intermediate)
+        """Intermediate layers that decoders read."""
+        self.heard = (self.read or distillation_layers(layers, 1)) if run.interctc else []
+        """Intermediate layers with a CTC loss."""
+        self.soft_labels = None
+        if soft_labels is not None:
+            wanted = run.knowledge.top_k if run.decoder == "bert" else run.frame_knowledge.top_k
+            self.soft_labels = soft_labels.top(wanted)
+
+    def forward(self, batch: Batch, *, generator: torch.Generator, ctc_only: bool = False) -> Tensor:
+        """Return the loss of a batch; with `ctc_only` that of the CTC heads alone."""
+        student, run = self.student, self.run
+        clean = student.normalise(batch.features, batch.feature_lengths)
+        heard = augment(clean, batch.feature_lengths, settings=self.augmentation, generator=generator)
+        layers = {*self.read, *self.heard}
+        final, intermediate, frames = student.encode_layers(heard, batch.feature_lengths, layers=layers)
+        lengths = LatticeLengths(frames=frames, labels=batch.label_lengths)
+        total = self._ctc(final, intermediate, batch, lengths)
+        if run.decoder != "none" and not ctc_only:
+            decoders = [self._decoder(states, batch, lengths) for states in (intermediate[m] for m in self.read)]
+            of_decoders = combine_layers(self._decoder(final, batch, lengths), decoders, weight=run.beta)
+            total = (1 - run.alpha) * total + run.alpha * of_decoders
+        return total.sum() / frames.sum()
+
+    def _ctc(self, final: Tensor, intermediate: dict[int, Tensor], batch: Batch, lengths: LatticeLengths) -> Tensor:
+        """Return the CTC loss (B,) of final and intermediate layers."""
+        logits = self.student.ctc_head(final)
+        loss = ctc(logits, labels=batch.labels, lengths=lengths)
+        if self.run.frame_knowledge is not None:
+            weight = self.run.frame_knowledge.weight
+            loss = (1 - weight) * loss + weight * self._frames(logits, batch, lengths)
+        others = [
+            ctc(self.student.ctc_head(intermediate[layer]), labels=batch.labels, lengths=lengths)
+            for layer in self.heard
+        ]
+        return combine_layers(loss, others, weight=self.run.interctc)
+
+    def _decoder(self, states: Tensor, batch: Batch, lengths: LatticeLengths) -> Tensor:
+        """Return what the decoder loses (B,) on one layer's states (B, N, D)."""
+        decoder, knowledge = self.student.decoder, self.run.knowledge
+        if knowledge.hidden_states != "none":
+            hidden = decoder.hidden(states, lengths.frames, batch.labels, batch.label_lengths)
+            target = pad_sequence(
+                [self.soft_labels.hidden_states(name) for name in batch.utterances], batch_first=True
+            ).to(states)
+            predicted = self.student.hidden_projection(hidden)
+            return hidden_regression(predicted, target, batch.label_lengths, distance=knowledge.hidden_states)
+        logits = decoder(states, lengths.frames, batch.labels, batch.label_lengths)
+        if self.run.decoder == "cross_entropy":
+            return cross_entropy(logits, batch.labels, batch.label_lengths, smoothing=self.run.label_smoothing)
+        ids, probabilities = padded_soft_labels(self.soft_labels, batch.utterances, device=states.device)
+        return topk_divergence(
+            logits,
+            ids,
+            probabilities,
+            batch.label_lengths,
+            direction=knowledge.direction,
+            rest=knowledge.rest,
+            temperature=knowledge.temperature,
+        )
+
+    def _frames(self, logits: Tensor, batch: Batch, lengths: LatticeLengths) -> Tensor:
+        """Return the divergence (B,), summed over the frames at which the best alignment emits a label."""
+        with torch.no_grad():
+            log_probs = torch.log_softmax(logits.float(), dim=-1)
+            alignment = ctc_best_alignment(log_probs, labels=batch.labels, lengths=lengths)
+        ids, probabilities = padded_soft_labels(self.soft_labels, batch.utterances, device=logits.device)
+        temperature = self.run.frame_knowledge.temperature
+        return frame_topk_divergence(logits, ids, probabilities, alignment, temperature=temperature)
+
+
+def padded_soft_labels(
+    soft_labels: SoftLabels, utterances: Sequence[str], *, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return the token ids and probabilities of utterances, both (B, U, K), padded with 0."""
+    ids, probabilities = zip(*(soft_labels[name] for name in utterances), strict=True)
+    padded = (pad_sequence(list(x), batch_first=True) for x in (ids, probabilities))
+    ids, probabilities = (x.to(device, non_blocking=True) for x in padded)
+    return ids.long(), probabilities
