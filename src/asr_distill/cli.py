@@ -211,7 +211,9 @@ def illustrate(
 
 
 @app.command()
-def figures(study: Path, scores: Path, runs: Path, illustrations: Path, output: Path, log: Log = None) -> None:
+def figures(
+    study: Path, scores: Path, runs: Path, output: Path, illustrations: Path | None = None, log: Log = None
+) -> None:
     """Draw the figures and write their captions into OUTPUT."""
     start(log)
     from asr_distill.reporting.figures import write_figures

@@ -109,3 +109,39 @@ def ngram(
     sentences = (tokens.encode(line) for line in text.read_text(encoding="utf-8").splitlines())
     model = estimate(sentences, order=settings.order, vocabulary=tokens.vocabulary, prune=settings.prune)
     model.write_arpa(output)
+
+
+@app.command()
+def decode_ctc(
+    model: Path,
+    output: Path,
+    dev: Annotated[list[str], typer.Option()],
+    test: Annotated[list[str], typer.Option()],
+    corpus: Annotated[Path, typer.Option()],
+    tokenizer: Annotated[Path, typer.Option()],
+    settings: Annotated[Path, typer.Option()],
+    ngram: Annotated[Path, typer.Option()],
+    decoder: Path | None = None,
+    threads: Threads = 1,
+    log: Log = None,
+) -> None:
+    """Transcribe DEV and TEST parts with a CTC MODEL into OUTPUT: greedily, by beam search, by its decoder."""
+    start(log, threads=threads)
+    from asr_distill.decoding import ctc_decode
+    from asr_distill.experiment import LanguageModelsRecord
+    from asr_distill.models.ctc_storage import load_ctc, load_decoder
+    from asr_distill.text.tokenizer import Tokenizer
+
+    tokens = Tokenizer.load(tokenizer)
+    options = {"tokenizer": tokens.fingerprint, "device": device()}
+    ctc_decode.decode_ctc(
+        load_ctc(model, **options),
+        decoder=None if decoder is None else load_decoder(decoder, **options),
+        dev=dev,
+        test=test,
+        corpus=corpus,
+        tokenizer=tokens,
+        settings=LanguageModelsRecord.read(settings).language_models.search,
+        arpa=ngram,
+        output=output,
+    )

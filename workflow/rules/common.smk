@@ -47,6 +47,29 @@ SYNTHETIC = [
     if part.source == "synthetic"
 ]
 RUN = f"{WORK}/{{study}}/{{run}}/seed{{seed}}"
+LANGUAGE_MODELS = f"{WORK}/language_models"
+BERT = f"{LANGUAGE_MODELS}/bert"
+NGRAM = f"{LANGUAGE_MODELS}/ngram.arpa"
+CTC_RUNS = sorted(
+    {
+        name
+        for study in experiment.studies.values()
+        for name, run in study.runs.items()
+        if run.recogniser == "ctc"
+    }
+)
+WITH_DECODER = [
+    name
+    for study in experiment.studies.values()
+    for name, run in study.runs.items()
+    if name in CTC_RUNS and run.decoder != "none"
+]
+# Soft labels hold BERT's hidden states too where a run learns them.
+HIDDEN_STATES = any(
+    run.recogniser == "ctc" and run.knowledge.hidden_states != "none"
+    for study in experiment.studies.values()
+    for run in study.runs.values()
+)
 
 
 def one_of(names):
@@ -58,6 +81,7 @@ wildcard_constraints:
     study=one_of(experiment.studies),
     part=one_of(PARTS),
     seed=r"\d+",
+    mask="token|word",
 
 
 def work_folder(wildcards):
@@ -105,12 +129,51 @@ def prepared(name, parts=PARTS):
 
 def teacher_model(wildcards):
     """The teacher that a run needs while it trains: for soft and mixed targets."""
-    record = run_record(wildcards)
-    return (
-        [teacher_file(wildcards, "model.safetensors")]
-        if record.run.transducer_weight < 1
-        else []
-    )
+    run = run_record(wildcards).run
+    distils = run.recogniser == "transducer" and run.transducer_weight < 1
+    return [teacher_file(wildcards, "model.safetensors")] if distils else []
+
+
+def soft_labels(wildcards):
+    """BERT's distributions that a run learns from."""
+    run = run_record(wildcards).run
+    masks = run.masks if run.recogniser == "ctc" else ()
+    return expand(f"{LANGUAGE_MODELS}/soft_labels/{{mask}}.safetensors", mask=masks)
+
+
+def soft_label_option(wildcards, input):
+    return ["--soft-labels", *input.soft_labels] if input.soft_labels else []
+
+
+def soft_label_top_k(wildcards):
+    return experiment.scale.language_models.soft_label_top_k
+
+
+def hidden_states_option(wildcards):
+    return ["--hidden-states"] if HIDDEN_STATES else []
+
+
+def bert_folder(wildcards):
+    return BERT
+
+
+def attention_decoder(wildcards):
+    """The attention decoder of a CTC run that has one."""
+    kept = wildcards.run in WITH_DECODER
+    return [f"{RUN}/decoder.safetensors".format(**wildcards)] if kept else []
+
+
+def decoder_option(wildcards, input):
+    return ["--decoder", *input.decoder] if input.decoder else []
+
+
+def searches(wildcards):
+    """What the CTC runs of a study were decoded into by other searches than the greedy one."""
+    runs = [
+        name for name in experiment.studies[wildcards.study].runs if name in CTC_RUNS
+    ]
+    folder = f"{WORK}/{wildcards.study}/{{run}}/seed{{seed}}/searches"
+    return expand(folder, run=runs, seed=experiment.config.seeds)
 
 
 def pseudo_labels(wildcards):
@@ -137,6 +200,16 @@ def pseudo_label_options(wildcards, input):
 
 def part_options(wildcards):
     return [word for part in SCORED for word in ("--part", part)]
+
+
+def dev_options(wildcards):
+    return [word for part in experiment.scale.parts("dev") for word in ("--dev", part)]
+
+
+def test_options(wildcards):
+    return [
+        word for part in experiment.scale.parts("test") for word in ("--test", part)
+    ]
 
 
 def training_parts(wildcards):
@@ -171,12 +244,23 @@ def benchmarks(wildcards):
 
 
 def lattice_models(wildcards):
-    """The models of the study's lattice figure, of its first seed."""
-    runs = experiment.studies[wildcards.study].lattice.runs
+    """The models of the study's lattice figure, of its first seed; none where it has no such figure."""
+    figure = experiment.studies[wildcards.study].lattice
+    runs = figure.runs if figure is not None else ()
     seed = experiment.config.seeds[0]
     return expand(
         f"{WORK}/{wildcards.study}/{{run}}/seed{seed}/model.safetensors", run=runs
     )
+
+
+def illustrations(wildcards):
+    """What the study's lattice figure shows, if it has one."""
+    figure = experiment.studies[wildcards.study].lattice
+    return [] if figure is None else [f"{WORK}/{wildcards.study}/illustrations.npz"]
+
+
+def illustrations_option(wildcards, input):
+    return ["--illustrations", *input.illustrations] if input.illustrations else []
 
 
 def model_options(wildcards, input):

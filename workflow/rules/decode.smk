@@ -59,3 +59,46 @@ rule decode:
     shell:
         "asr-distill decode {input.model:q} {params.folder:q} {params.parts:q} --corpus {params.corpus:q} "
         "--tokenizer {input.tokenizer:q} --settings {input.settings:q} --threads {threads} --log {log:q}"
+
+
+rule decode_ctc:
+    input:
+        model=f"{RUN}/model.safetensors",
+        decoder=attention_decoder,
+        tokenizer=TOKENIZER,
+        settings=f"{WORK}/language_models.yaml",
+        ngram=NGRAM,
+        cuts=prepared("cuts.jsonl.gz", SCORED),
+        features=prepared("features.lca", SCORED),
+        references=prepared("references.jsonl", SCORED),
+    output:
+        hypotheses=f"{RUN}/hypotheses.jsonl",
+        timing=f"{RUN}/decoding.json",
+        searches=directory(f"{RUN}/searches"),
+    log:
+        f"{RUN}/decode.log",
+    benchmark:
+        f"{RUN}/decode.tsv"
+    wildcard_constraints:
+        run=one_of(CTC_RUNS),
+    conda:
+        "../../envs/asr-distill.yaml"
+    resources:
+        gpu=min(1, GPUS),
+        mem_mb=8000,
+        runtime=24 * 60,
+    params:
+        corpus=corpus_folder,
+        folder=run_folder,
+        decoder=decoder_option,
+        dev=dev_options,
+        test=test_options,
+    message:
+        "Transcribe dev and test sets with {wildcards.run} (seed {wildcards.seed}), greedily and by beam search"
+    shell:
+        "asr-distill decode-ctc {input.model:q} {params.folder:q} {params.dev:q} {params.test:q} {params.decoder:q} "
+        "--corpus {params.corpus:q} --tokenizer {input.tokenizer:q} --settings {input.settings:q} "
+        "--ngram {input.ngram:q} --threads {threads} --log {log:q}"
+
+
+ruleorder: decode_ctc > decode

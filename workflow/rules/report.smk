@@ -8,6 +8,7 @@ rule score:
         study=f"{WORK}/{{study}}/study.yaml",
         references=prepared("references.jsonl", SCORED),
         hypotheses=hypotheses,
+        searches=searches,
     output:
         scores=f"{STUDY}/scores.csv",
         errors=f"{WORK}/{{study}}/errors.csv",
@@ -114,7 +115,7 @@ rule figures:
         study=f"{WORK}/{{study}}/study.yaml",
         scores=f"{STUDY}/scores.csv",
         summaries=summaries,
-        illustrations=f"{WORK}/{{study}}/illustrations.npz",
+        illustrations=illustrations,
     output:
         folder=report(
             directory(f"{STUDY}/figures"),
@@ -132,10 +133,11 @@ rule figures:
         "../../envs/asr-distill.yaml"
     params:
         runs=study_folder,
+        illustrations=illustrations_option,
     message:
         "Draw the figures of {wildcards.study}"
     shell:
-        "asr-distill figures {input.study:q} {input.scores:q} {params.runs:q} {input.illustrations:q} {output.folder:q} "
+        "asr-distill figures {input.study:q} {input.scores:q} {params.runs:q} {output.folder:q} {params.illustrations:q} "
         "--log {log:q}"
 
 

@@ -9,6 +9,7 @@ rule train:
         parts=training_parts,
         teacher=teacher_model,
         pseudo_labels=pseudo_labels,
+        soft_labels=soft_labels,
     output:
         model=f"{RUN}/model.safetensors",
         curve=f"{RUN}/curve.csv",
@@ -27,12 +28,13 @@ rule train:
         corpus=corpus_folder,
         folder=run_folder,
         teacher=teacher_option,
+        soft_labels=soft_label_option,
         pseudo_labels=pseudo_label_options,
     message:
         "Train {wildcards.run} (seed {wildcards.seed})"
     shell:
         "asr-distill train {input.run:q} --corpus {params.corpus:q} --tokenizer {input.tokenizer:q} "
-        "{params.teacher:q} {params.pseudo_labels:q} --output {params.folder:q} --threads {threads} --log {log:q}"
+        "{params.teacher:q} {params.soft_labels:q} {params.pseudo_labels:q} --output {params.folder:q} --threads {threads} --log {log:q}"
 
 
 use rule train as train_teacher with:
@@ -47,4 +49,12 @@ use rule train as train_large with:
     priority: 5  # the longest first, so that none is left for one core at the end
 
 
-ruleorder: train_teacher > train_large > train
+use rule train as train_with_decoder with:
+    output:
+        **rules.train.output,
+        decoder=f"{RUN}/decoder.safetensors",
+    wildcard_constraints:
+        run=one_of(WITH_DECODER),
+
+
+ruleorder: train_teacher > train_large > train_with_decoder > train

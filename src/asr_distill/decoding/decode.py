@@ -13,11 +13,13 @@ from lhotse.cut import Cut
 from torch import Tensor
 
 from asr_distill.decoding.beam import beam_search
+from asr_distill.decoding.ctc import greedy
 from asr_distill.decoding.greedy import greedy_search
 from asr_distill.decoding.hypothesis import Hypothesis
 from asr_distill.experiment import Decoding, PseudoLabels
 from asr_distill.features.reading import FeatureReader, read_cuts
 from asr_distill.files import write_json, write_json_lines
+from asr_distill.models.ctc import CTCModel
 from asr_distill.models.transducer import Transducer
 from asr_distill.text.tokenizer import Tokenizer
 
@@ -33,7 +35,7 @@ def decode_parts(
         cuts = list(read_cuts([corpus / part], originals_only=True))
         reader = FeatureReader(cuts, cache_hours=0)
         seconds = 0.0
-        for batch in _batches(cuts, seconds=settings.batch_seconds):
+        for batch in batches_of(cuts, seconds=settings.batch_seconds):
             features, lengths = reader.collate(batch)
             started = time.perf_counter()
             hypotheses = transcribe(model, features, lengths, settings=settings)
@@ -61,7 +63,7 @@ def pseudo_label(
     cuts = list(read_cuts([corpus / part], originals_only=True))
     reader = FeatureReader(cuts, cache_hours=0)
     lines = []
-    for batch in _batches(cuts, seconds=settings.batch_seconds):
+    for batch in batches_of(cuts, seconds=settings.batch_seconds):
         hypotheses = transcribe(model, *reader.collate(batch), settings=settings)
         for cut, hypothesis in zip(batch, hypotheses, strict=True):
             lines.append(_pseudo_label_line(cut, hypothesis, tokenizer=tokenizer, settings=settings))
@@ -73,11 +75,15 @@ def pseudo_label(
 
 
 @torch.inference_mode()
-def transcribe(model: Transducer, features: Tensor, lengths: Tensor, *, settings: Decoding) -> list[Hypothesis]:
-    """Transcribe a padded batch of log-mels (B, T, F) with lengths (B,)."""
+def transcribe(
+    model: Transducer | CTCModel, features: Tensor, lengths: Tensor, *, settings: Decoding
+) -> list[Hypothesis]:
+    """Transcribe a padded batch of log-mels (B, T, F) with lengths (B,); a CTC recogniser always greedily."""
     device = model.feature_mean.device
     features, lengths = features.to(device), lengths.to(device)
     states, frames = model.encode(model.normalise(features, lengths), lengths)
+    if isinstance(model, CTCModel):
+        return greedy(torch.log_softmax(model.ctc_head(states).float(), dim=-1), frames)
     if settings.method == "greedy":
         return greedy_search(model, states, frames, max_symbols=settings.max_symbols_per_frame)
     return beam_search(model, states, frames, beam_size=settings.beam_size, max_symbols=settings.max_symbols_per_frame)
@@ -93,13 +99,13 @@ class DevSet:
             self.cuts[part] = cuts[:: max(1, len(cuts) // limit)][:limit]  # spread over the speakers
         self.reader = FeatureReader([cut for cuts in self.cuts.values() for cut in cuts], cache_hours=float("inf"))
 
-    def word_error_rates(self, model: Transducer, *, tokenizer: Tokenizer) -> dict[str, float]:
+    def word_error_rates(self, model: Transducer | CTCModel, *, tokenizer: Tokenizer) -> dict[str, float]:
         """Return the word error rate of each part's sample, as a fraction."""
         settings = Decoding()
         rates = {}
         for part, cuts in self.cuts.items():
             references, hypotheses = [], []
-            for batch in _batches(cuts, seconds=settings.batch_seconds):
+            for batch in batches_of(cuts, seconds=settings.batch_seconds):
                 for cut, hypothesis in zip(
                     batch, transcribe(model, *self.reader.collate(batch), settings=settings), strict=True
                 ):
@@ -133,7 +139,7 @@ def _pseudo_label_line(
     }
 
 
-def _batches(cuts: Iterable[Cut], *, seconds: float) -> Iterator[list[Cut]]:
+def batches_of(cuts: Iterable[Cut], *, seconds: float) -> Iterator[list[Cut]]:
     """Yield batches of similar length, longest first, of at most `seconds` padded seconds."""
     batch: list[Cut] = []
     for cut in sorted(cuts, key=lambda cut: (-cut.duration, cut.id)):

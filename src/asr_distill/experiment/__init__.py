@@ -9,7 +9,7 @@ from asr_distill.experiment.corpora import (
     ManifestPart,
     SyntheticPart,
 )
-from asr_distill.experiment.language_models import BertSize, BertTraining, MaskKind
+from asr_distill.experiment.language_models import BertSize, BertTraining, LanguageModelSearch, MaskKind
 from asr_distill.experiment.loading import load_experiment, read_yaml, write_if_changed
 from asr_distill.experiment.models import CTCSize, DecoderSize, EncoderSize, ModelSize, PredictorSize
 from asr_distill.experiment.resolved import (
@@ -22,7 +22,18 @@ from asr_distill.experiment.resolved import (
 )
 from asr_distill.experiment.runs import AnyRun, CTCRun, Run
 from asr_distill.experiment.scale import Augmentation, Decoding, Phase, PseudoLabels, Scale, Scoring
-from asr_distill.experiment.study import Claim, Comparison, Config, Relation, Row, Study, Table
+from asr_distill.experiment.study import (
+    Claim,
+    Comparison,
+    Config,
+    LatticeFigure,
+    Relation,
+    Row,
+    Study,
+    Table,
+    printed_row,
+    systems,
+)
 
 __all__ = [
     "AnyRun",
@@ -42,7 +53,9 @@ __all__ = [
     "DecodingRecord",
     "EncoderSize",
     "Features",
+    "LanguageModelSearch",
     "LanguageModelsRecord",
+    "LatticeFigure",
     "LibriLightPart",
     "LibriSpeechPart",
     "ManifestPart",
@@ -65,6 +78,8 @@ __all__ = [
     "TokenizerRecord",
     "load_experiment",
     "nearest",
+    "printed_row",
     "read_yaml",
+    "systems",
     "write_if_changed",
 ]

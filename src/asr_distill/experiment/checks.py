@@ -9,7 +9,7 @@ from asr_distill.experiment.base import nearest
 from asr_distill.experiment.corpora import ManifestPart
 from asr_distill.experiment.runs import CTCRun, Run
 from asr_distill.experiment.scale import Scale
-from asr_distill.experiment.study import Study
+from asr_distill.experiment.study import Study, systems
 
 
 def check_scale(scale: Scale, *, where: str) -> None:
@@ -59,16 +59,19 @@ def check_study(study: Study, *, scale: Scale, printed: dict[str, Any], where: s
             raise ValueError(f"{at}.audio: the scale '{scale_name}' has no unlabelled part; write audio: [labelled]")
     for name, run in study.runs.items():
         _check_teacher(study, name, run, scale=scale, where=f"{where}: runs.{name}")
-    _check_tables(study, printed=printed, where=where)
+    _check_tables(study, scale=scale, printed=printed, where=where)
+    known = systems(study, scale.language_models)
     for name, claim in study.claims.items():
         for condition in claim.conditions:
             _known(condition, scale.conditions, f"{where}: claims.{name}.conditions", f"condition of '{scale_name}'")
         for comparison in claim.comparisons:
             for side in (comparison.left, comparison.right):
-                _known(side, study.runs, f"{where}: claims.{name}.comparisons", "run of this study")
+                _known(side, known, f"{where}: claims.{name}.comparisons", "run of this study")
     for title, runs in study.figures.items():
         for run in runs:
             _known(run, study.runs, f"{where}: figures.{title}", "run of this study")
+    if study.lattice is None:
+        return
     condition = study.lattice.condition
     _known(condition, scale.conditions, f"{where}: lattice.condition", f"condition of '{scale_name}'")
     for run in study.lattice.runs:
@@ -114,7 +117,7 @@ def _check_teacher(study: Study, name: str, run: Run, *, scale: Scale, where: st
         )
 
 
-def _check_tables(study: Study, *, printed: dict[str, Any], where: str) -> None:
+def _check_tables(study: Study, *, scale: Scale, printed: dict[str, Any], where: str) -> None:
     if "tables" not in printed:
         raise ValueError(f"config/papers/{study.paper}.yaml: has no key 'tables'")
     for name, table in study.tables.items():
@@ -122,9 +125,13 @@ def _check_tables(study: Study, *, printed: dict[str, Any], where: str) -> None:
         _known(table.printed, printed["tables"], f"{at}.printed", "table of the paper")
         for row in table.rows:
             if row.run is not None:
-                _known(row.run, study.runs, f"{at}.rows", "run of this study")
+                _known(row.run, systems(study, scale.language_models), f"{at}.rows", "run of this study")
             if row.printed is not None:
-                _known(row.printed, printed["tables"][table.printed], f"{at}.rows", "row of the printed table")
+                rows = printed["tables"][table.printed]
+                name, _, decoder = row.printed.partition("@")
+                _known(name, rows, f"{at}.rows", "row of the printed table")
+                if isinstance(rows[name], dict):
+                    _known(decoder or "greedy", rows[name], f"{at}.rows", "way of decoding in the printed table")
 
 
 def _check_shared_manifests(scale: Scale, *, where: str) -> None:

@@ -87,12 +87,14 @@ class LanguageModelSearch(Record):
     """Natural log, added for every token."""
     beam_sizes: tuple[PositiveInt, ...] = (1, 10)
     """Hentschel et al. 2024, Table 1."""
+    beam_size_tokens: tuple[PositiveInt, ...] = (4, 8, 16)
+    """How many of a frame's likeliest tokens may extend a hypothesis, tried once the weights are chosen."""
     tune_utterances: PositiveInt = 100
     """Of each dev set."""
 
     @model_validator(mode="after")
     def _check(self) -> LanguageModelSearch:
-        for name in ("lm_weights", "insertion_scores", "beam_sizes"):
+        for name in ("lm_weights", "insertion_scores", "beam_sizes", "beam_size_tokens"):
             if not getattr(self, name):
                 raise ValueError(f"{name}: is empty; there is nothing to try on the dev sets; name at least one value")
         return self

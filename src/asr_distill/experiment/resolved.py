@@ -13,7 +13,7 @@ from asr_distill.experiment.language_models import LanguageModels
 from asr_distill.experiment.models import CTCSize, ModelSize
 from asr_distill.experiment.runs import AnyRun
 from asr_distill.experiment.scale import Augmentation, Decoding, Phase, PseudoLabels, Scale
-from asr_distill.experiment.study import Study
+from asr_distill.experiment.study import Study, systems
 
 
 class ResolvedRecord(Record):
@@ -86,6 +86,10 @@ class StudyRecord(ResolvedRecord):
     seeds: tuple[int, ...]
     printed: dict[str, Any]
     """The paper's YAML file."""
+
+    def systems(self) -> dict[str, tuple[Name, str]]:
+        """Return everything whose word errors are counted: its name -> run, and file below the run's folder."""
+        return systems(self.study, self.scale.language_models)
 
     def run_folder(self, run: Name, seed: int) -> str:
         """Return where a run lies below the study's work folder."""

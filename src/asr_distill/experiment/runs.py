@@ -132,6 +132,11 @@ class CTCRun(Record):
         return (self.frame_knowledge.mask,) if self.frame_knowledge is not None else ()
 
     @property
+    def targets(self) -> Literal["no decoder", "transcript", "BERT"]:
+        """Return what decoders learn, by which figures tell runs apart."""
+        return {"none": "no decoder", "cross_entropy": "transcript", "bert": "BERT"}[self.decoder]
+
+    @property
     def teacher(self) -> None:
         """No run teaches a CTC recogniser; BERT does."""
         return

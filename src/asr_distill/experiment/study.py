@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from asr_distill.experiment.base import Condition, Count, Name, Record
+from asr_distill.experiment.language_models import LanguageModels
 from asr_distill.experiment.runs import AnyRun
 
 Relation = Literal["<", "<=", "not <"]
@@ -26,6 +27,13 @@ class Table(Record):
     """Key of the table in config/papers/."""
     rows: tuple[Row, ...]
     note: str = ""
+
+
+def printed_row(printed: dict[str, Any], table: Table, key: str) -> list[float]:
+    """Return a row as the paper prints it; where a row holds several ways of decoding, the key is <row>@<way>."""
+    name, _, decoder = key.partition("@")
+    row = printed["tables"][table.printed][name]
+    return row[decoder or "greedy"] if isinstance(row, dict) else row
 
 
 class Comparison(Record):
@@ -65,8 +73,24 @@ class Study(Record):
     claims: dict[Name, Claim] = {}
     figures: dict[str, tuple[str, ...]] = {}
     """Groups of runs for the plots by target kind: panel title -> runs."""
-    lattice: LatticeFigure
+    lattice: LatticeFigure | None = None
     deviations: tuple[str, ...] = ()
+
+
+def systems(study: Study, language_models: LanguageModels | None) -> dict[str, tuple[Name, str]]:
+    """Return everything whose word errors are counted: its name -> run, and file below the run's folder.
+
+    A run decoded in one way is a system of the same name. A CTC run is that for greedy search, and is followed by
+    <run>@beam_<size> and, where it has a decoder, <run>@attention.
+    """
+    found: dict[str, tuple[Name, str]] = {}
+    for name, run in study.runs.items():
+        found[name] = (name, "hypotheses.jsonl")
+        if run.recogniser == "ctc" and language_models is not None:
+            searches = [f"beam_{size}" for size in language_models.search.beam_sizes]
+            searches += ["attention"] if run.decoder != "none" else []
+            found |= {f"{name}@{search}": (name, f"searches/{search}.jsonl") for search in searches}
+    return found
 
 
 class Config(Record):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from asr_distill.experiment import StudyRecord
+from asr_distill.experiment import LatticeFigure, StudyRecord
 
 TITLES = {
     "wer_by_target": "Word error rate by kind of target",
@@ -22,19 +22,26 @@ def captions(study: StudyRecord) -> dict[str, str]:
     scope = "test speakers and training seeds" if several else "test speakers; it does not cover the training seed"
     marks = f"Large marks are means over {len(study.seeds)} seeds, small ticks single seeds. " if several else ""
     lines = "One line per seed. " if several else ""
-    part = study.scale.conditions[study.study.lattice.condition]
-    return {
+    search = "greedy search, " if any(run.recogniser == "ctc" for run in study.study.runs.values()) else ""
+    found = {
         "wer_by_target": (
-            f"Word error rate at scale “{study.scale_name}”, without external language model. {marks}Bars are {level} "
-            f"bootstrap intervals over {scope}. Runs share test utterances, so bars may overlap where the paired "
-            "differences in the claims table are clear. The paper's figures are for other corpora and sizes and are "
-            "left out."
+            f"Word error rate at scale “{study.scale_name}”, {search}without external language model. {marks}Bars are "
+            f"{level} bootstrap intervals over {scope}. Runs share test utterances, so bars may overlap where the "
+            "paired differences in the claims table are clear. The paper's figures are for other corpora and sizes and "
+            "are left out."
         ),
         "learning_curves": (
             f"Word error rate of the averaged weights on up to {_dev_utterances(study)} utterances of each dev part, "
             f"and training loss (logarithmic), against optimiser steps. {lines}Losses of different kinds of target are "
             "different quantities: compare their shape, not their height."
         ),
+    }
+    return found if study.study.lattice is None else found | _illustrations(study, study.study.lattice)
+
+
+def _illustrations(study: StudyRecord, lattice: LatticeFigure) -> dict[str, str]:
+    part = study.scale.conditions[lattice.condition]
+    return {
         "lattice": (
             f"Posteriors over the lattice of one utterance of {part}: time to the right, labels upwards. Left: "
             "probability that an alignment visits the node, given the whole transcript; middle: probability of blank; "

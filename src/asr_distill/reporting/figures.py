@@ -21,25 +21,26 @@ from asr_distill.reporting.inputs import read_curves, read_scores
 from asr_distill.reporting.scores import MEAN
 
 
-def write_figures(study: Path, *, scores: Path, runs: Path, illustrations: Path, output: Path) -> None:
-    """Write wer_by_target, learning_curves, lattice and augmentation as .svg and .png, and captions.md.
+def write_figures(study: Path, *, scores: Path, runs: Path, illustrations: Path | None, output: Path) -> None:
+    """Write wer_by_target, learning_curves and, with illustrations, lattice and augmentation; and captions.md.
 
     Args:
         study: the resolved study.yaml.
         scores: scores.csv.
         runs: folder that holds <run>/seed<seed>/curve.csv.
-        illustrations: illustrations.npz.
+        illustrations: illustrations.npz, for a study that has a lattice figure.
         output: folder of the figures.
     """
     record = StudyRecord.read(study)
-    arrays = read_illustrations(illustrations, record)
     with style.house_style():
         drawn = {
             "wer_by_target": wer_figure(record, scores=read_scores(scores)),
             "learning_curves": curves_figure(record, curves=read_curves(record, runs=runs)),
-            "lattice": lattice_figure(record, arrays),
-            "augmentation": augmentation_figure(record, arrays),
         }
+        if illustrations is not None:
+            arrays = read_illustrations(illustrations, record)
+            drawn["lattice"] = lattice_figure(record, arrays)
+            drawn["augmentation"] = augmentation_figure(record, arrays)
         for name, figure in drawn.items():
             style.save(figure, folder=output, name=name)
     (output / "captions.md").write_text(captions_text(captions(record)), encoding="utf-8")
@@ -179,9 +180,7 @@ def _line_styles(study: StudyRecord, runs: tuple[str, ...]) -> list[str]:
 def _target_handles(study: StudyRecord) -> list[Line2D]:
     used = {study.study.runs[run].targets for runs in figure_groups(study).values() for run in runs}
     return [
-        _handle(
-            f"{target} targets" if target != "supervised" else target, color=colour, marker=style.TARGET_MARKERS[target]
-        )
+        _handle(style.TARGET_LABELS[target], color=colour, marker=style.TARGET_MARKERS[target])
         for target, colour in style.TARGET_COLOURS.items()
         if target in used
     ]

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from asr_distill.experiment import StudyRecord
-from asr_distill.reporting.inputs import run_seeds
 from asr_distill.scoring.significance import wer_interval
 from asr_distill.scoring.word_errors import read_hypotheses, read_references, word_errors
 
@@ -38,7 +37,11 @@ def score(study: Path, *, references: Mapping[str, Path], runs: Path, scores: Pa
     record = StudyRecord.read(study)
     expected = read_references(references)
     utterances = pd.concat(
-        [_score_run(record, run, seed, runs=runs, references=expected) for run, seed in run_seeds(record)],
+        [
+            _score_system(record, system, seed, runs=runs, references=expected)
+            for system in record.systems()
+            for seed in record.seeds
+        ],
         ignore_index=True,
     )
     rows = pd.DataFrame(_summaries(record, utterances))
@@ -54,15 +57,16 @@ def generator(seed: int, *names: str) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32("/".join(names).encode())])
 
 
-def _score_run(study: StudyRecord, run: str, seed: int, *, runs: Path, references: pd.DataFrame) -> pd.DataFrame:
-    path = runs / study.run_folder(run, seed) / "hypotheses.jsonl"
+def _score_system(study: StudyRecord, system: str, seed: int, *, runs: Path, references: pd.DataFrame) -> pd.DataFrame:
+    run, name = study.systems()[system]
+    path = runs / study.run_folder(run, seed) / name
     try:
         counted = word_errors(references, read_hypotheses(path))
     except FileNotFoundError:
         raise ValueError(f"{path}: is missing; decode the run '{run}' with seed {seed} first") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return counted.assign(run=run, seed=seed)
+    return counted.assign(run=system, seed=seed)
 
 
 def _summaries(study: StudyRecord, utterances: pd.DataFrame) -> Iterator[dict[str, Any]]:

@@ -19,9 +19,30 @@ INK, FAINT = "#222222", "#c9c9c9"
 
 # Okabe & Ito 2008, "Color Universal Design"
 TARGET_COLOURS: Mapping[str, str] = MappingProxyType(
-    {"supervised": "#000000", "hard": "#D55E00", "soft": "#0072B2", "mixed": "#009E73"}
+    {
+        "supervised": "#000000",
+        "hard": "#D55E00",
+        "soft": "#0072B2",
+        "mixed": "#009E73",
+        "no decoder": "#000000",
+        "transcript": "#D55E00",
+        "BERT": "#0072B2",
+    }
 )
-TARGET_MARKERS: Mapping[str, str] = MappingProxyType({"supervised": "s", "hard": "^", "soft": "o", "mixed": "D"})
+TARGET_MARKERS: Mapping[str, str] = MappingProxyType(
+    {"supervised": "s", "hard": "^", "soft": "o", "mixed": "D", "no decoder": "s", "transcript": "^", "BERT": "o"}
+)
+TARGET_LABELS: Mapping[str, str] = MappingProxyType(
+    {
+        "supervised": "supervised",
+        "hard": "hard targets",
+        "soft": "soft targets",
+        "mixed": "mixed targets",
+        "no decoder": "CTC alone",
+        "transcript": "decoder learns the transcript",
+        "BERT": "decoder learns from BERT",
+    }
+)
 """Colour never stands alone: each kind of target has a marker too."""
 LINES = ("-", "--", ":", "-.")
 """For runs of one panel that share their kind of target."""

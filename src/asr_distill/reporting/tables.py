@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from asr_distill.experiment import Row, StudyRecord, Table
+from asr_distill.experiment import Row, StudyRecord, Table, printed_row
 from asr_distill.reporting.grid import Column, Grid, write_grid
 from asr_distill.reporting.inputs import Training, read_overview, read_scores, read_trainings
 from asr_distill.reporting.scores import MEAN
@@ -117,7 +117,7 @@ def _cells(
     means = scores[(scores["run"] == row.run) & (scores["seed"] == MEAN)].set_index("part")
     printed: dict[str, float] = {}
     if row.printed is not None:
-        printed = dict(zip(study.printed["columns"], study.printed["tables"][table.printed][row.printed], strict=True))
+        printed = dict(zip(study.printed["columns"], printed_row(study.printed, table, row.printed), strict=True))
     cells = {"row": row.label, "run": row.run or "", "printed_row": row.printed or ""}
     for part, column in _shown_parts(study):
         name = column or part
@@ -125,7 +125,7 @@ def _cells(
             cells[f"{name}_printed"] = _printed(printed.get(column))
         for figure in ("wer", "low", "high"):
             cells[f"{name}_{figure}"] = f"{means.loc[part, figure]:.3f}" if part in means.index else ""
-    mine = [trainings[row.run, seed] for seed in study.seeds] if row.run else []
+    mine = [trainings[study.systems()[row.run][0], seed] for seed in study.seeds] if row.run else []
     cells["hours"] = _same(f"{training.hours:.2f}" for training in mine)
     cells["parameters"] = _same(str(training.parameters) for training in mine)
     cells["steps"] = _same(str(training.steps) for training in mine)
@@ -183,9 +183,15 @@ def _caption(study: StudyRecord, scores: pd.DataFrame) -> str:
         if part in sizes.index
     ]
     return (
-        f"Word error rate in percent, no external language model. Paper: as printed in arXiv {study.printed['arxiv']}. "
-        f"Ours: scale “{study.scale_name}”; {'; '.join(words)}."
+        f"Word error rate in percent, no external language model{_fusion(study)}. Paper: as printed in arXiv "
+        f"{study.printed['arxiv']}. Ours: scale “{study.scale_name}”; {'; '.join(words)}."
     )
+
+
+def _fusion(study: StudyRecord) -> str:
+    """Return which rows are decoded with a language model after all."""
+    fused = any("@beam" in system for system in study.systems())
+    return " but the n-gram of beam search" if fused else ""
 
 
 def _notes(study: StudyRecord, table: Table, scores: pd.DataFrame) -> tuple[str, ...]:

@@ -254,7 +254,7 @@ class Trainer:
 def _learnt_from(run: RunRecord) -> dict[str, str | None]:
     """Return what the run learnt, and from whom."""
     if run.run.recogniser == "ctc":
-        return {"targets": "supervised", "teacher": "bert" if run.run.masks else None}
+        return {"targets": run.run.targets, "teacher": "BERT" if run.run.masks else None}
     return {"targets": run.run.targets, "teacher": run.run.teacher}
 
 

@@ -59,7 +59,7 @@ def lines_of(path):
 @given(st.lists(st.floats(0.1, 30.0), max_size=20), st.floats(1.0, 60.0))
 def test_batches_are_bounded_and_complete(durations, seconds):
     cuts = [dummy_cut(number, duration=duration) for number, duration in enumerate(durations)]
-    batches = list(decode._batches(cuts, seconds=seconds))
+    batches = list(decode.batches_of(cuts, seconds=seconds))
     assert sorted(cut.id for batch in batches for cut in batch) == sorted(cut.id for cut in cuts)
     for batch in batches:
         assert len(batch) == 1 or len(batch) * max(cut.duration for cut in batch) <= seconds

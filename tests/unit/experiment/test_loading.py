@@ -26,6 +26,7 @@ from asr_distill.experiment import (
     load_experiment,
     nearest,
     read_yaml,
+    systems,
     write_if_changed,
 )
 
@@ -79,6 +80,9 @@ def failure(values, root):
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_scale_loads_with_every_study(scale, study, tmp_path):
     values = named(scale, study, seeds=[0, 3], work=str(tmp_path))
+    if (scale, study) == ("an4", "lm_into_ctc"):  # there is no text of its kind for language models
+        assert "'ctc' is no model role in the scale 'an4'" in failure(values, ROOT)
+        return
     experiment = load_experiment(values, root=ROOT)
     experiment.write()
     assert CorpusRecord.read(tmp_path / scale / "corpus.yaml").corpus == experiment.scale.corpus
@@ -130,15 +134,27 @@ def _records(annotation, value):
         yield annotation, ((), value)
     elif hasattr(annotation, "__metadata__"):
         yield from _records(arguments[0], value)
-    elif isinstance(annotation, types.UnionType):  # the kinds of parts, told apart by their source
+    elif isinstance(annotation, types.UnionType):
         for kind in arguments:
-            if isinstance(value, dict) and kind.model_fields["source"].annotation.__args__ == (value["source"],):
+            kind = getattr(kind, "__origin__", kind)
+            if isinstance(value, dict) and kind is not types.NoneType and _is_kind(kind, value):
                 yield kind, ((), value)
     elif isinstance(value, (dict, list)):
         of_values = arguments[1 if isinstance(value, dict) else 0]
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
             for record, (where, mapping) in _records(of_values, inner):
                 yield record, ((key, *where), mapping)
+
+
+def _is_kind(kind, values):
+    """Return whether values are of one of several kinds of record, told apart by their source or recogniser."""
+    tags = {"source": None, "recogniser": "transducer"}
+    told = [
+        kind.model_fields[key].annotation.__args__ == (values.get(key, default),)
+        for key, default in tags.items()
+        if key in kind.model_fields
+    ]
+    return all(told)
 
 
 PLACES = [
@@ -418,7 +434,7 @@ def test_files_that_say_the_same_keep_their_time(tmp_path):
     values = named(seeds=[0, 1], work=str(tmp_path))
     load_experiment(values, root=ROOT).write()
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(files) == 3 + 1 + 2 * 11
+    assert len(files) == 4 + 1 + 2 * 11
     for path in files:
         os.utime(path, ns=(10**9, 10**9))
     load_experiment(values, root=ROOT).write()
@@ -440,3 +456,53 @@ def test_a_changed_record_is_written_whole(tmp_path):
     write_if_changed(path, other)
     assert RunRecord.read(path) == other
     assert run.to_yaml() == RunRecord.model_validate(run.model_dump()).to_yaml()
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (("runs", "ctc", "recogniser"), "ctcc", "recogniser: 'ctcc' is none; did you mean 'ctc'?"),
+        (("runs", "ctc", "model"), "cct", "'cct' is no model role in the scale 'smoke'; did you mean 'ctc'?"),
+        (("runs", "ctc", "intermediate"), 1, "intermediate: nothing reads intermediate layers"),
+        (("runs", "ctc", "knowledge"), {"top_k": 3}, "knowledge: decoder: none learns nothing of BERT"),
+        (("runs", "aed_kd", "label_smoothing"), 0.1, "label_smoothing: is for decoders that learn the transcript"),
+        (
+            ("runs", "aed_kd", "knowledge"),
+            {"top_k": 11},
+            "BERT's top 11, but language_models.soft_label_top_k is 10",
+        ),
+        (("runs", "interaed", "intermediate"), 2, "2 layers below the final one; 'ctc' has 1 in the scale 'smoke'"),
+        (
+            ("claims", "B5", "comparisons", 0, "right"),
+            "ctc@beam_2",
+            "'ctc@beam_2' is no run of this study; did you",
+        ),
+        (
+            ("tables", "table1", "rows", 6, "printed"),
+            "ctc@beam_3",
+            "'beam_3' is no way of decoding in the printed",
+        ),
+    ],
+)
+def test_mistakes_in_a_study_of_ctc_recognisers(root, keys, value, message):
+    change(root, "studies/lm_into_ctc", keys, value)
+    assert message in failure(named(study="lm_into_ctc"), root)
+
+
+def test_a_ctc_study_needs_language_models_and_decoders_of_the_scale(root):
+    change(root, "scales/smoke", ("language_models", "search", "lm_weights"), [])
+    assert "lm_weights: is empty; there is nothing to try on the dev sets" in failure(named(study="lm_into_ctc"), root)
+    change(root, "scales/smoke", ("language_models", "search", "lm_weights"), [0.5])
+    change(root, "scales/smoke", ("ctc_models", "ctc", "decoder"), None)
+    assert "the model role 'ctc' has no attention decoder" in failure(named(study="lm_into_ctc"), root)
+    change(root, "scales/smoke", ("language_models",), None)
+    assert "there are no language_models in the scale 'smoke'" in failure(named(study="lm_into_ctc"), root)
+
+
+def test_a_ctc_run_is_several_systems(root):
+    found = load_experiment(named(study="lm_into_ctc"), root=root)
+    known = systems(found.studies["lm_into_ctc"], found.scale.language_models)
+    assert list(known)[:4] == ["ctc", "ctc@beam_1", "ctc@beam_10", "aed_kd"]
+    assert known["aed_kd@attention"] == ("aed_kd", "searches/attention.jsonl")
+    assert known["ctc@beam_10"] == ("ctc", "searches/beam_10.jsonl")
+    assert "ctc@attention" not in known
