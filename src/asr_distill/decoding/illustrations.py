@@ -13,7 +13,7 @@ from torch import Tensor
 from asr_distill.experiment import StudyRecord
 from asr_distill.features.augment import freq_noise, freq_warp
 from asr_distill.features.reading import FeatureReader, read_cuts
-from asr_distill.losses.paths import path_gradients
+from asr_distill.losses.paths import path_sums
 from asr_distill.models.storage import load_model
 from asr_distill.models.transducer import BLANK, Transducer
 from asr_distill.text.tokenizer import Tokenizer
@@ -53,10 +53,10 @@ def node_posteriors(model: Transducer, features: Tensor, lengths: Tensor, labels
     following = torch.nn.functional.pad(labels, (0, 1), value=BLANK)
     label = log_probs.gather(3, following[:, None, :, None].expand(-1, log_probs.shape[1], -1, 1))[..., 0]
     blank = log_probs[..., BLANK]
-    _, by_blank, by_label = path_gradients(blank, label, tuple(frames.tolist()), (labels.shape[1],))
+    paths = path_sums(blank, label, tuple(frames.tolist()), (labels.shape[1],))
     label_probability = label.exp()
     label_probability[..., -1] = 0  # nothing follows the last label
-    return {"occupancy": (by_blank + by_label)[0], "blank": blank.exp()[0], "label": label_probability[0]}
+    return {"occupancy": paths.occupation()[0], "blank": blank.exp()[0], "label": label_probability[0]}
 
 
 def _lattices(
