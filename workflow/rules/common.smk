@@ -1,5 +1,4 @@
 # The checked configuration, and the input functions that follow its references.
-import os
 import sys
 from pathlib import Path
 
@@ -12,13 +11,6 @@ try:
 except (ValueError, OSError) as error:  # a user's mistake; a full or read-only disk
     print(f"error: {error}", file=sys.stderr)
     sys.exit(1)
-
-# Freed memory stays with a job, in huge pages where Linux has them: fresh small pages cost a training step a sixth.
-os.environ.setdefault(
-    "GLIBC_TUNABLES",
-    "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432:"
-    "glibc.malloc.trim_threshold=4294967296:glibc.malloc.top_pad=67108864",
-)
 
 # One GPU for each job that computes, and never two jobs on one card; without GPUs the cores alone set the limit.
 GPUS = num_gpus()
