@@ -65,7 +65,7 @@ class Run(Record):
 
 
 class Knowledge(Record):
-    """What is learnt from BERT, and how (Hentschel et al. 2024, sec. 3; PAPERS of config/papers/hentschel2024.yaml)."""
+    """What is learnt from BERT, and how (Hentschel et al. 2024, sec. 3)."""
 
     direction: Literal["reverse", "forward"] = "reverse"
     """Reverse is KL(student || BERT), as the paper prints it."""
@@ -120,6 +120,8 @@ class CTCRun(Record):
             raise ValueError("intermediate: nothing reads intermediate layers; give the run a decoder or interctc")
         if self.decoder != "bert" and self.knowledge != Knowledge():
             raise ValueError(f"knowledge: decoder: {self.decoder} learns nothing of BERT; write decoder: bert")
+        if self.decoder == "bert" and self.frame_knowledge is not None:
+            raise ValueError("frame_knowledge: is for runs whose decoder does not learn from BERT already")
         if self.decoder == "bert" and self.label_smoothing:
             raise ValueError("label_smoothing: is for decoders that learn the transcript; write decoder: cross_entropy")
         return self

@@ -465,6 +465,7 @@ def test_a_changed_record_is_written_whole(tmp_path):
         (("runs", "ctc", "model"), "cct", "'cct' is no model role in the scale 'smoke'; did you mean 'ctc'?"),
         (("runs", "ctc", "intermediate"), 1, "intermediate: nothing reads intermediate layers"),
         (("runs", "ctc", "knowledge"), {"top_k": 3}, "knowledge: decoder: none learns nothing of BERT"),
+        (("runs", "aed_kd", "frame_knowledge"), {"top_k": 3}, "frame_knowledge: is for runs whose decoder does not"),
         (("runs", "aed_kd", "label_smoothing"), 0.1, "label_smoothing: is for decoders that learn the transcript"),
         (
             ("runs", "aed_kd", "knowledge"),

@@ -292,6 +292,21 @@ def test_extreme_logits_and_probabilities_that_underflow_give_no_nan(name, size)
     assert_all_close(found, gradients(expected.sum(), exact), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("weights", [DIVERGENCE, BOTH])
+def test_sharp_students_of_large_logits_do_not_overflow(weights):
+    """Logits that can be exponentiated as they are cannot be any more once they are divided by a temperature."""
+    student, teacher, labels, lengths = random_lattice(24, frames=[4, 2], labels=[1, 3], dtype=torch.float32)
+    student = replace(student, bias=torch.tensor([0.0, 45.0, -45.0, 0.0, 20.0]))
+    exact, its = (JointInputs(**{k: v.double() for k, v in vars(x).items()}) for x in (student, teacher))
+    student, exact = with_gradients(student), with_gradients(exact)
+    options = {"labels": labels, "lengths": lengths, "weights": weights, "student_temperature": 0.1}
+    total = lattice_losses(student, teacher=teacher, **options).total
+    expected = lattice_losses(exact, teacher=its, **options).total
+    torch.testing.assert_close(total.double(), expected, rtol=1e-4, atol=1e-3)
+    found = [gradient.double() for gradient in gradients(total.sum(), student)]
+    assert_all_close(found, gradients(expected.sum(), exact), rtol=1e-3, atol=1e-3)
+
+
 def test_no_gradient_flows_to_the_teacher():
     student, teacher, labels, lengths = random_lattice(29, frames=[3], labels=[2])
     student, teacher = with_gradients(student), with_gradients(teacher)

@@ -20,8 +20,9 @@ CHUNK_ELEMENTS = 2**17
 """Logits (or hidden units, where these are more) computed at a time by each thread: half a MiB of float32, of which
 three and the hidden units stay in a second-level cache."""
 CHUNK_ELEMENTS_CUDA = 2**26
-LARGEST_EXPONENT = 80.0
-"""Logits up to this size either way can be exponentiated in float32 as they are: e^80 * 1,000 < 3e38."""
+LARGEST_EXPONENT = 60.0
+"""Logits up to this size either way can be exponentiated in float32 as they are, and summed with weights up to 120 over
+any vocabulary: e^60 is 1e26, the largest number 3e38."""
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -111,7 +112,8 @@ class _Joint:
     Fresh memory would cost more than the arithmetic: the system hands it out page by page.
     """
 
-    def __init__(self, joint: JointInputs, *, temperature: float = 1.0, shift: int = 0):
+    def __init__(self, joint: JointInputs, *, temperature: float = 1.0, shift: int = 0, stretch: float = 1.0):
+        """Prepare for logits divided by `temperature`, which the caller will multiply by at most `stretch`."""
         wide = [x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for x in joint.tensors()]
         self.encoder, self.predictor = wide[0].flatten(0, 1), wide[1].flatten(0, 1)
         self.weight, self.bias = wide[2] / temperature, wide[3] / temperature
@@ -123,7 +125,7 @@ class _Joint:
         self.logits = self.weight.new_empty(room, vocabulary)
         self.hidden, self.inner = self.weight.new_empty(2, room, units)
         largest = self.bias.abs() + self.weight.abs().sum(dim=1)  # hidden units lie between -1 and 1
-        self.bounded = device.type == "cpu" and float(largest.max()) < LARGEST_EXPONENT
+        self.bounded = device.type == "cpu" and stretch * float(largest.max()) < LARGEST_EXPONENT
 
     def __call__(self, nodes: _Nodes) -> tuple[Tensor, Tensor]:
         """Return hidden states (N, H) and logits (N, V), valid until the next call.
@@ -146,7 +148,8 @@ class _GradientWalk:
     def __init__(
         self, joint: JointInputs, coefficients: Coefficients, distillation: Distillation | None, *, gradients: bool
     ):
-        self.student = _Joint(joint)
+        sharpness = 1.0 if distillation is None else 1 / distillation.student_temperature
+        self.student = _Joint(joint, stretch=max(1.0, sharpness))
         self.coefficients = {name: x.view(-1, 1) for name, x in vars(coefficients).items() if x is not None}
         self.gradients = None
         if gradients:
