@@ -17,7 +17,22 @@ report: "workflow/report/workflow.rst"
 rule all:
     default_target: True
     input:
-        results(),
+        results("core"),
+
+
+rule complete:
+    input:
+        results("complete"),
+
+
+for table in SELECTIONS:
+    if table not in ("core", "complete"):
+
+        rule:
+            name:
+                table
+            input:
+                results(table),
 
 
 include: "workflow/rules/corpus.smk"

@@ -237,7 +237,7 @@ def provenance(
     runs: Path,
     output: Path,
     record: Annotated[list[Path], typer.Option(help="Further resolved configuration.")],
-    benchmarks: Annotated[list[Path], typer.Option(help="Folders searched for Snakemake's benchmark files.")],
+    work: Annotated[Path, typer.Option(help="Folder searched for Snakemake's benchmark files.")],
     root: Path = Path(),
     log: Log = None,
 ) -> None:
@@ -245,7 +245,7 @@ def provenance(
     start(log)
     from asr_distill.reporting.provenance import write_provenance
 
-    write_provenance(study, records=record, runs=runs, benchmarks=benchmarks, root=root, output=output)
+    write_provenance(study, records=record, runs=runs, work=work, root=root, output=output)
 
 
 @app.command()
@@ -268,9 +268,9 @@ def report(study: Path, results: Path, runs: Path, overview: Path, log: Log = No
 
 
 @app.command()
-def show(results: Path, scale: str) -> None:
+def show(results: Path, scale: str, selection: str = "core") -> None:
     """Print the tables and claims of a finished run, and where its report is."""
-    studies = sorted((results / scale).glob("*/report.html"))
+    studies = sorted((results / scale).glob(f"*/{selection}/report.html"))
     if not studies:
         raise ValueError(f"{results / scale}: no finished study; run `snakemake --cores all` first")
     for path in studies:

@@ -12,7 +12,7 @@ from conftest import copy_workflow, planned_jobs, snakemake
 pytestmark = pytest.mark.workflow
 
 CHOICE = ("scale=smoke", "studies=[lm_into_ctc]")
-STUDY, RUNS = "results/smoke/lm_into_ctc", "work/smoke/lm_into_ctc"
+STUDY, RUNS = "results/smoke/lm_into_ctc/core", "work/smoke/lm_into_ctc"
 
 
 @pytest.fixture(scope="module")

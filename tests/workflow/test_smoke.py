@@ -16,7 +16,7 @@ from conftest import copy_workflow, planned_jobs, snakemake
 
 pytestmark = pytest.mark.workflow
 
-STUDY = "results/smoke/soft_vs_hard"
+STUDY = "results/smoke/soft_vs_hard/core"
 
 
 def test_everything_is_built(smoke_run: Path) -> None:
@@ -49,14 +49,14 @@ def test_an_edited_run_reruns_itself_and_what_depends_on_it(smoke_run: Path, tmp
     path = tmp_path / "config/studies/soft_vs_hard.yaml"
     edited = re.sub(r"(small_hard:.*augmentation:) standard", r"\1 none", path.read_text())
     assert edited != path.read_text()
-    moved = {"Write down where the results of soft_vs_hard come from", "Write the report of soft_vs_hard"}
+    moved = {"Write down where the results of soft_vs_hard, core, come from", "Write the report of soft_vs_hard, core"}
     assert set(planned_jobs(tmp_path, "scale=smoke")) <= moved  # they read the state of the folder's repository
     path.write_text(edited)
     jobs = planned_jobs(tmp_path, "scale=smoke")
     assert [job for job in jobs if job.startswith("Train")] == ["Train small_hard (seed 0)"]
     decoded = [job for job in jobs if job.startswith("Transcribe")]
     assert decoded == ["Transcribe dev and test sets with small_hard (seed 0)"]
-    assert "Count word errors of soft_vs_hard" in jobs
+    assert "Count word errors of soft_vs_hard, core" in jobs
     assert not [job for job in jobs if job.startswith(("Synthesise", "Check", "Estimate"))]
 
 
@@ -104,7 +104,7 @@ def test_published_results_do_not_keep_a_fresh_clone_from_running(smoke_run: Pat
     published = tmp_path / "results/published"
     arguments = ["publish", "--results", str(smoke_run / "results"), "--published", str(published), "--allow-dirty"]
     assert runner.invoke(app, arguments).exit_code == 0
-    assert (published / "smoke/soft_vs_hard/tables/table5.csv").is_file()
+    assert (published / "smoke/soft_vs_hard/core/tables/table5.csv").is_file()
     assert not list(published.rglob(".snakemake*"))
     copy_workflow(tmp_path)
     assert "Train teacher (seed 0)" in planned_jobs(tmp_path, "scale=smoke")

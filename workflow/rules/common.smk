@@ -47,6 +47,8 @@ SYNTHETIC = [
     if part.source == "synthetic"
 ]
 RUN = f"{WORK}/{{study}}/{{run}}/seed{{seed}}"
+REPORT = f"{WORK}/{{study}}/report/{{selection}}"
+STUDY = f"{RESULTS}/{{study}}/{{selection}}"
 LANGUAGE_MODELS = f"{WORK}/language_models"
 BERT = f"{LANGUAGE_MODELS}/bert"
 NGRAM = f"{LANGUAGE_MODELS}/ngram.arpa"
@@ -64,11 +66,9 @@ WITH_DECODER = [
     for name, run in study.runs.items()
     if name in CTC_RUNS and run.decoder != "none"
 ]
-# Soft labels hold BERT's hidden states too where a run learns them.
-HIDDEN_STATES = any(
-    run.recogniser == "ctc" and run.knowledge.hidden_states != "none"
-    for study in experiment.studies.values()
-    for run in study.runs.values()
+# The core of every study, everything, or the studies' single tables, by name: what can be asked for.
+SELECTIONS = sorted(
+    {name for study in experiment.studies.values() for name in study.selections()}
 )
 
 
@@ -79,6 +79,7 @@ def one_of(names):
 
 wildcard_constraints:
     study=one_of(experiment.studies),
+    selection=one_of(SELECTIONS),
     part=one_of(PARTS),
     seed=r"\d+",
     mask="token|word",
@@ -105,7 +106,7 @@ def run_folder(wildcards):
 
 
 def results_folder(wildcards):
-    return f"{RESULTS}/{wildcards.study}"
+    return f"{RESULTS}/{wildcards.study}/{wildcards.selection}"
 
 
 def benchmarks_folder(wildcards):
@@ -137,8 +138,8 @@ def teacher_model(wildcards):
 def soft_labels(wildcards):
     """BERT's distributions that a run learns from."""
     run = run_record(wildcards).run
-    masks = run.masks if run.recogniser == "ctc" else ()
-    return expand(f"{LANGUAGE_MODELS}/soft_labels/{{mask}}.safetensors", mask=masks)
+    names = run.soft_labels if run.recogniser == "ctc" else ()
+    return expand(f"{LANGUAGE_MODELS}/soft_labels/{{name}}.safetensors", name=names)
 
 
 def soft_label_option(wildcards, input):
@@ -150,7 +151,7 @@ def soft_label_top_k(wildcards):
 
 
 def hidden_states_option(wildcards):
-    return ["--hidden-states"] if HIDDEN_STATES else []
+    return ["--hidden-states"] if wildcards.hidden_states else []
 
 
 def bert_folder(wildcards):
@@ -167,11 +168,14 @@ def decoder_option(wildcards, input):
     return ["--decoder", *input.decoder] if input.decoder else []
 
 
+def selected(wildcards):
+    """The part of a study that a report is about."""
+    return experiment.record(wildcards.study, wildcards.selection).study
+
+
 def searches(wildcards):
-    """What the CTC runs of a study were decoded into by other searches than the greedy one."""
-    runs = [
-        name for name in experiment.studies[wildcards.study].runs if name in CTC_RUNS
-    ]
+    """What the CTC runs of a report were decoded into by other searches than the greedy one."""
+    runs = [name for name in selected(wildcards).runs if name in CTC_RUNS]
     folder = f"{WORK}/{wildcards.study}/{{run}}/seed{{seed}}/searches"
     return expand(folder, run=runs, seed=experiment.config.seeds)
 
@@ -221,8 +225,8 @@ def training_parts(wildcards):
 
 
 def study_runs(wildcards, name):
-    """One file of every run and seed of a study."""
-    runs = experiment.studies[wildcards.study].runs
+    """One file of every run and seed that a report is about."""
+    runs = selected(wildcards).runs
     folder = f"{WORK}/{wildcards.study}/{{run}}/seed{{seed}}/{name}"
     return expand(folder, run=runs, seed=experiment.config.seeds)
 
@@ -244,8 +248,8 @@ def benchmarks(wildcards):
 
 
 def lattice_models(wildcards):
-    """The models of the study's lattice figure, of its first seed; none where it has no such figure."""
-    figure = experiment.studies[wildcards.study].lattice
+    """The models of the lattice figure, of the first seed; none where it has no such figure."""
+    figure = selected(wildcards).lattice
     runs = figure.runs if figure is not None else ()
     seed = experiment.config.seeds[0]
     return expand(
@@ -254,9 +258,9 @@ def lattice_models(wildcards):
 
 
 def illustrations(wildcards):
-    """What the study's lattice figure shows, if it has one."""
-    figure = experiment.studies[wildcards.study].lattice
-    return [] if figure is None else [f"{WORK}/{wildcards.study}/illustrations.npz"]
+    """What the lattice figure shows, if there is one."""
+    figure = selected(wildcards).lattice
+    return [] if figure is None else [f"{REPORT}/illustrations.npz".format(**wildcards)]
 
 
 def illustrations_option(wildcards, input):
@@ -271,8 +275,8 @@ def record_options(wildcards, input):
     return [word for path in input.records for word in ("--record", path)]
 
 
-def results():
-    """What the workflow builds by default: the report of every study, and all that it shows."""
+def results(selection):
+    """What a report of all studies is made of, or of those that have a table of this name."""
     files = [
         "claims.md",
         "scores.csv",
@@ -280,4 +284,11 @@ def results():
         "quarantine.csv",
         "report.html",
     ]
-    return expand(f"{RESULTS}/{{study}}/{{file}}", study=experiment.studies, file=files)
+    studies = [
+        name
+        for name, study in experiment.studies.items()
+        if selection in study.selections()
+    ]
+    return expand(
+        f"{RESULTS}/{{study}}/{selection}/{{file}}", study=studies, file=files
+    )

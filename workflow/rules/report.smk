@@ -1,28 +1,26 @@
 # From transcripts to tables, claims, figures and the report.
 
-STUDY = f"{RESULTS}/{{study}}"
-
 
 rule score:
     input:
-        study=f"{WORK}/{{study}}/study.yaml",
+        study=f"{REPORT}/study.yaml",
         references=prepared("references.jsonl", SCORED),
         hypotheses=hypotheses,
         searches=searches,
     output:
         scores=f"{STUDY}/scores.csv",
-        errors=f"{WORK}/{{study}}/errors.csv",
+        errors=f"{REPORT}/errors.csv",
     log:
-        f"{WORK}/{{study}}/score.log",
+        f"{REPORT}/score.log",
     benchmark:
-        f"{WORK}/{{study}}/score.tsv"
+        f"{REPORT}/score.tsv"
     conda:
         "../../envs/asr-distill.yaml"
     params:
         corpus=corpus_folder,
         runs=study_folder,
     message:
-        "Count word errors of {wildcards.study}"
+        "Count word errors of {wildcards.study}, {wildcards.selection}"
     shell:
         "asr-distill score {input.study:q} {params.corpus:q} {params.runs:q} {output.scores:q} {output.errors:q} "
         "--log {log:q}"
@@ -30,7 +28,7 @@ rule score:
 
 rule tables:
     input:
-        study=f"{WORK}/{{study}}/study.yaml",
+        study=f"{REPORT}/study.yaml",
         scores=f"{STUDY}/scores.csv",
         summaries=summaries,
         overview=f"{WORK}/overview.csv",
@@ -39,20 +37,20 @@ rule tables:
             directory(f"{STUDY}/tables"),
             patterns=["{table}.csv"],
             caption="../report/tables.rst",
-            category="{study}",
+            category="{study}, {selection}",
             subcategory="Tables",
             labels={"table": "{table}"},
         ),
     log:
-        f"{WORK}/{{study}}/tables.log",
+        f"{REPORT}/tables.log",
     benchmark:
-        f"{WORK}/{{study}}/tables.tsv"
+        f"{REPORT}/tables.tsv"
     conda:
         "../../envs/asr-distill.yaml"
     params:
         runs=study_folder,
     message:
-        "Write the tables of {wildcards.study}"
+        "Write the tables of {wildcards.study}, {wildcards.selection}"
     shell:
         "asr-distill tables {input.study:q} {input.scores:q} {params.runs:q} {input.overview:q} {output.folder:q} "
         "--log {log:q}"
@@ -60,51 +58,51 @@ rule tables:
 
 rule claims:
     input:
-        study=f"{WORK}/{{study}}/study.yaml",
-        errors=f"{WORK}/{{study}}/errors.csv",
+        study=f"{REPORT}/study.yaml",
+        errors=f"{REPORT}/errors.csv",
     output:
         csv=report(
             f"{STUDY}/claims.csv",
             caption="../report/claims.rst",
-            category="{study}",
+            category="{study}, {selection}",
             labels={"table": "claims"},
         ),
         md=f"{STUDY}/claims.md",
         tex=f"{STUDY}/claims.tex",
     log:
-        f"{WORK}/{{study}}/claims.log",
+        f"{REPORT}/claims.log",
     benchmark:
-        f"{WORK}/{{study}}/claims.tsv"
+        f"{REPORT}/claims.tsv"
     conda:
         "../../envs/asr-distill.yaml"
     params:
         folder=results_folder,
     message:
-        "Decide the claims of {wildcards.study}"
+        "Decide the claims of {wildcards.study}, {wildcards.selection}"
     shell:
         "asr-distill claims {input.study:q} {input.errors:q} {params.folder:q} --log {log:q}"
 
 
 rule illustrate:
     input:
-        study=f"{WORK}/{{study}}/study.yaml",
+        study=f"{REPORT}/study.yaml",
         models=lattice_models,
         tokenizer=TOKENIZER,
         cuts=prepared("cuts.jsonl.gz", SCORED),
         features=prepared("features.lca", SCORED),
     output:
-        f"{WORK}/{{study}}/illustrations.npz",
+        f"{REPORT}/illustrations.npz",
     log:
-        f"{WORK}/{{study}}/illustrate.log",
+        f"{REPORT}/illustrate.log",
     benchmark:
-        f"{WORK}/{{study}}/illustrate.tsv"
+        f"{REPORT}/illustrate.tsv"
     conda:
         "../../envs/asr-distill.yaml"
     params:
         corpus=corpus_folder,
         models=model_options,
     message:
-        "Compute the lattice posteriors of {wildcards.study}"
+        "Compute the lattice posteriors of {wildcards.study}, {wildcards.selection}"
     shell:
         "asr-distill illustrate {input.study:q} {output:q} {params.models:q} --corpus {params.corpus:q} "
         "--tokenizer {input.tokenizer:q} --threads {threads} --log {log:q}"
@@ -112,7 +110,7 @@ rule illustrate:
 
 rule figures:
     input:
-        study=f"{WORK}/{{study}}/study.yaml",
+        study=f"{REPORT}/study.yaml",
         scores=f"{STUDY}/scores.csv",
         summaries=summaries,
         illustrations=illustrations,
@@ -121,21 +119,21 @@ rule figures:
             directory(f"{STUDY}/figures"),
             patterns=["{figure}.svg"],
             caption="../report/figures.rst",
-            category="{study}",
+            category="{study}, {selection}",
             subcategory="Figures",
             labels={"figure": "{figure}"},
         ),
     log:
-        f"{WORK}/{{study}}/figures.log",
+        f"{REPORT}/figures.log",
     benchmark:
-        f"{WORK}/{{study}}/figures.tsv"
+        f"{REPORT}/figures.tsv"
     conda:
         "../../envs/asr-distill.yaml"
     params:
         runs=study_folder,
         illustrations=illustrations_option,
     message:
-        "Draw the figures of {wildcards.study}"
+        "Draw the figures of {wildcards.study}, {wildcards.selection}"
     shell:
         "asr-distill figures {input.study:q} {input.scores:q} {params.runs:q} {output.folder:q} {params.illustrations:q} "
         "--log {log:q}"
@@ -143,7 +141,7 @@ rule figures:
 
 rule times:
     input:
-        study=f"{WORK}/{{study}}/study.yaml",
+        study=f"{REPORT}/study.yaml",
         references=prepared("references.jsonl", SCORED),
         summaries=summaries,
         timings=timings,
@@ -153,26 +151,26 @@ rule times:
             directory(f"{STUDY}/times"),
             patterns=["{table}.csv"],
             caption="../report/times.rst",
-            category="{study}",
+            category="{study}, {selection}",
             subcategory="Times",
             labels={"table": "{table}"},
         ),
     log:
-        f"{WORK}/{{study}}/times.log",
+        f"{REPORT}/times.log",
     conda:
         "../../envs/asr-distill.yaml"
     params:
         corpus=corpus_folder,
         runs=study_folder,
     message:
-        "Collect times and memory of {wildcards.study}"
+        "Collect times and memory of {wildcards.study}, {wildcards.selection}"
     shell:
         "asr-distill times {input.study:q} {params.corpus:q} {params.runs:q} {output.folder:q} --log {log:q}"
 
 
 rule provenance:
     input:
-        study=f"{WORK}/{{study}}/study.yaml",
+        study=f"{REPORT}/study.yaml",
         records=[
             f"{WORK}/corpus.yaml",
             f"{WORK}/tokenizer.yaml",
@@ -189,22 +187,22 @@ rule provenance:
         report(
             f"{STUDY}/provenance.json",
             caption="../report/provenance.rst",
-            category="{study}",
+            category="{study}, {selection}",
         ),
     log:
-        f"{WORK}/{{study}}/provenance.log",
+        f"{REPORT}/provenance.log",
     conda:
         "../../envs/asr-distill.yaml"
     params:
         records=record_options,
         runs=study_folder,
-        benchmarks=work_folder,
+        work=work_folder,
         root=workflow.basedir,
     message:
-        "Write down where the results of {wildcards.study} come from"
+        "Write down where the results of {wildcards.study}, {wildcards.selection}, come from"
     shell:
         "asr-distill provenance {input.study:q} {params.runs:q} {output:q} {params.records:q} "
-        "--benchmarks {params.benchmarks:q} --root {params.root:q} --log {log:q}"
+        "--work {params.work:q} --root {params.root:q} --log {log:q}"
 
 
 rule quarantine:
@@ -214,10 +212,10 @@ rule quarantine:
         report(
             f"{STUDY}/quarantine.csv",
             caption="../report/quarantine.rst",
-            category="{study}",
+            category="{study}, {selection}",
         ),
     log:
-        f"{WORK}/{{study}}/quarantine.log",
+        f"{REPORT}/quarantine.log",
     conda:
         "../../envs/asr-distill.yaml"
     message:
@@ -228,22 +226,24 @@ rule quarantine:
 
 rule report:
     input:
-        study=f"{WORK}/{{study}}/study.yaml",
+        study=f"{REPORT}/study.yaml",
         overview=f"{WORK}/overview.csv",
         results=rules.provenance.input.results,
         provenance=f"{STUDY}/provenance.json",
     output:
         report(
-            f"{STUDY}/report.html", caption="../report/report.rst", category="{study}"
+            f"{STUDY}/report.html",
+            caption="../report/report.rst",
+            category="{study}, {selection}",
         ),
     log:
-        f"{WORK}/{{study}}/report.log",
+        f"{REPORT}/report.log",
     conda:
         "../../envs/asr-distill.yaml"
     params:
         runs=study_folder,
         results=results_folder,
     message:
-        "Write the report of {wildcards.study}"
+        "Write the report of {wildcards.study}, {wildcards.selection}"
     shell:
         "asr-distill report {input.study:q} {params.results:q} {params.runs:q} {input.overview:q} --log {log:q}"

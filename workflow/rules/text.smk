@@ -25,7 +25,8 @@ rule tokenizer:
 rule text:
     input:
         record=f"{WORK}/language_models.yaml",
-        references=prepared("references.jsonl", SCORED),
+        scored=prepared("references.jsonl", SCORED),
+        labelled=prepared("references.jsonl", LABELLED),
     output:
         text=f"{LANGUAGE_MODELS}/text.txt",
         counts=f"{LANGUAGE_MODELS}/text.json",
@@ -38,11 +39,15 @@ rule text:
     resources:
         mem_mb=16000,
         runtime=120,
+    params:
+        labelled=expand(
+            "--labelled={path}", path=prepared("references.jsonl", LABELLED)
+        ),
     message:
         "Prepare the text of the language models"
     shell:
-        "asr-distill text {input.record:q} {input.references:q} --output {output.text:q} --counts {output.counts:q} "
-        "--log {log:q}"
+        "asr-distill text {input.record:q} {input.scored:q} {params.labelled:q} --output {output.text:q} "
+        "--counts {output.counts:q} --log {log:q}"
 
 
 rule bert:
@@ -81,11 +86,13 @@ rule soft_labels:
         references=prepared("references.jsonl", LABELLED),
         tokenizer=TOKENIZER,
     output:
-        f"{LANGUAGE_MODELS}/soft_labels/{{mask}}.safetensors",
+        f"{LANGUAGE_MODELS}/soft_labels/{{mask}}{{hidden_states}}.safetensors",
     log:
-        f"{LANGUAGE_MODELS}/soft_labels/{{mask}}.log",
+        f"{LANGUAGE_MODELS}/soft_labels/{{mask}}{{hidden_states}}.log",
     benchmark:
-        f"{LANGUAGE_MODELS}/soft_labels/{{mask}}.tsv"
+        f"{LANGUAGE_MODELS}/soft_labels/{{mask}}{{hidden_states}}.tsv"
+    wildcard_constraints:
+        hidden_states="|_hidden_states",  # they take most of the space, and few runs learn them
     priority: 10
     conda:
         "../../envs/asr-distill.yaml"

@@ -9,7 +9,13 @@ from asr_distill.experiment.corpora import (
     ManifestPart,
     SyntheticPart,
 )
-from asr_distill.experiment.language_models import BertSize, BertTraining, LanguageModelSearch, MaskKind
+from asr_distill.experiment.language_models import (
+    BertSize,
+    BertTraining,
+    LanguageModelSearch,
+    MaskKind,
+    PretrainedBert,
+)
 from asr_distill.experiment.loading import load_experiment, read_yaml, write_if_changed
 from asr_distill.experiment.models import CTCSize, DecoderSize, EncoderSize, ModelSize, PredictorSize
 from asr_distill.experiment.resolved import (
@@ -63,6 +69,7 @@ __all__ = [
     "ModelSize",
     "Phase",
     "PredictorSize",
+    "PretrainedBert",
     "PseudoLabels",
     "Record",
     "Relation",

@@ -120,6 +120,11 @@ def _check_teacher(study: Study, name: str, run: Run, *, scale: Scale, where: st
 def _check_tables(study: Study, *, scale: Scale, printed: dict[str, Any], where: str) -> None:
     if "tables" not in printed:
         raise ValueError(f"config/papers/{study.paper}.yaml: has no key 'tables'")
+    if not any(table.core for table in study.tables.values()):
+        raise ValueError(f"{where}: tables: none is core, so nothing would be built by default; leave core away in one")
+    for reserved in ("core", "complete"):
+        if reserved in study.tables:
+            raise ValueError(f"{where}: tables.{reserved}: the name means several tables; choose another")
     for name, table in study.tables.items():
         at = f"{where}: tables.{name}"
         _known(table.printed, printed["tables"], f"{at}.printed", "table of the paper")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from asr_distill.experiment.base import Count, Fraction, Positive, PositiveInt, Record
 
@@ -30,8 +30,44 @@ class BertSize(Record):
         return self
 
 
+class PretrainedBert(Record):
+    """A BERT that others trained on the recogniser's tokens, after which its vocabulary holds [BOS], [EOS], [MASK]."""
+
+    pretrained: str
+    """Folder below that of the real corpora: config.json and model.safetensors as transformers writes them, and a
+    bert.json that names the tokens by their tokenizer's fingerprint: {"tokenizer": "0123456789abcdef"}."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_sizes(cls, data: Any) -> Any:
+        sizes = sorted(BertSize.model_fields.keys() & data.keys()) if isinstance(data, dict) else []
+        if sizes:
+            raise ValueError(
+                f"pretrained: a BERT read from a folder has a size of its own; remove {', '.join(sizes)}, or remove "
+                "pretrained to train one"
+            )
+        return data
+
+
+def bert_kind(bert: Any) -> str:
+    """Return whether a BERT, or what may become one, is trained here or read from a folder."""
+    if isinstance(bert, dict):
+        sized = not bert or BertSize.model_fields.keys() & bert.keys()
+        return "new_bert" if sized and "pretrained" not in bert else "pretrained_bert"
+    return "new_bert" if isinstance(bert, BertSize) else "pretrained_bert"
+
+
+AnyBert = Annotated[
+    Annotated[BertSize, Tag("new_bert")] | Annotated[PretrainedBert, Tag("pretrained_bert")], Discriminator(bert_kind)
+]
+
+
 class BertTraining(Record):
-    """The budget of training BERT from random weights: steps, batch, optimisation."""
+    """The budget of training BERT from random weights: steps, batch, optimisation.
+
+    Of a BERT that others trained only the perplexities are measured: it needs `dev_lines`, `mask`, `mask_share` and
+    `batch_tokens`, and the rest is not used.
+    """
 
     steps: PositiveInt
     batch_tokens: PositiveInt
@@ -104,7 +140,8 @@ class LanguageModels(Record):
     """Language models of a scale and the text that they are trained on."""
 
     text: Annotated[GrammarText | FileText, Field(discriminator="source")]
-    bert: BertSize
+    bert: AnyBert
+    """Trained here, if its size is given, or by others: {pretrained: <folder>}."""
     bert_training: BertTraining
     soft_label_top_k: PositiveInt = 50
     """Tokens kept of each of BERT's distributions; runs use as many of them as they say, or fewer."""

@@ -71,19 +71,27 @@ class Experiment:
             languages = LanguageModelsRecord(data=self.config.data, language_models=scale.language_models)
             write_if_changed(work / "language_models.yaml", languages)
         for name, study in self.studies.items():
-            record = StudyRecord(
-                name=name,
-                study=study,
-                scale_name=self.config.scale,
-                scale=scale,
-                seeds=self.config.seeds,
-                printed=self.printed[name],
-            )
-            write_if_changed(work / name / "study.yaml", record)
+            for selection in study.selections():
+                write_if_changed(work / name / "report" / selection / "study.yaml", self.record(name, selection))
             for run in study.runs:
                 for seed in self.config.seeds:
-                    path = work / name / record.run_folder(run, seed) / "run.yaml"
+                    path = work / name / StudyRecord.run_folder(run, seed) / "run.yaml"
                     write_if_changed(path, self.run(name, run, seed=seed))
+
+    def record(self, study: str, selection: str) -> StudyRecord:
+        """Resolve the part of a study that is reported on."""
+        whole = self.studies[study]
+        part = whole.restricted(whole.selections()[selection])
+        return StudyRecord(
+            name=study,
+            selection=selection,
+            study=part,
+            undecided=tuple(claim for claim in whole.claims if claim not in part.claims),
+            scale_name=self.config.scale,
+            scale=self.scale,
+            seeds=self.config.seeds,
+            printed=self.printed[study],
+        )
 
 
 def load_experiment(values: Mapping[str, Any], *, root: Path) -> Experiment:
@@ -103,13 +111,25 @@ def load_experiment(values: Mapping[str, Any], *, root: Path) -> Experiment:
     if len(set(config.seeds)) < len(config.seeds):
         raise ValueError(f"config: seeds: {list(config.seeds)} names a seed twice")
     studies, printed = {}, {}
-    for name in config.studies:
+    for name in _studies(config, scale, root=root):
         path = _choose(root / "config/studies", name, key="studies")
         where = _relative(path, root)
         studies[name] = validated(Study, read_yaml(path), where=where)
         printed[name] = load_printed(root, studies[name].paper)
         check_study(studies[name], scale=scale, printed=printed[name], where=where, scale_name=config.scale)
     return Experiment(config=config, scale=scale, studies=studies, printed=printed)
+
+
+def _studies(config: Config, scale: Scale, *, root: Path) -> tuple[str, ...]:
+    """Return the studies that are asked for; by default all that the scale does not leave out."""
+    if config.studies == "all":
+        known = sorted(path.stem for path in (root / "config/studies").glob("*.yaml"))
+        return tuple(name for name in known if name not in scale.studies_left_out)
+    for name in config.studies:
+        if name in scale.studies_left_out:
+            reason = scale.studies_left_out[name]
+            raise ValueError(f"studies: '{name}' is left out at the scale '{config.scale}': {reason}")
+    return config.studies
 
 
 def load_printed(root: Path, paper: str) -> dict[str, Any]:

@@ -77,10 +77,15 @@ class RunRecord(ResolvedRecord):
 
 
 class StudyRecord(ResolvedRecord):
-    """One study at one scale, with the figures its paper prints."""
+    """One study at one scale, or a part of it, with the figures its paper prints."""
 
     name: str
+    selection: str
+    """Name of the part of the study that is reported on."""
     study: Study
+    """That part alone."""
+    undecided: tuple[str, ...] = ()
+    """Claims of the study that the part cannot decide, for want of runs."""
     scale_name: str
     scale: Scale
     seeds: tuple[int, ...]
@@ -91,6 +96,12 @@ class StudyRecord(ResolvedRecord):
         """Return everything whose word errors are counted: its name -> run, and file below the run's folder."""
         return systems(self.study, self.scale.language_models)
 
-    def run_folder(self, run: Name, seed: int) -> str:
+    @property
+    def uses_language_models(self) -> bool:
+        """Whether any run learns from a language model or is decoded with one."""
+        return any(run.recogniser == "ctc" for run in self.study.runs.values())
+
+    @staticmethod
+    def run_folder(run: Name, seed: int) -> str:
         """Return where a run lies below the study's work folder."""
         return f"{run}/seed{seed}"

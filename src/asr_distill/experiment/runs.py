@@ -127,11 +127,22 @@ class CTCRun(Record):
         return self
 
     @property
-    def masks(self) -> tuple[MaskKind, ...]:
-        """Return which soft labels the run needs: none, or those of one way of masking."""
-        if self.decoder == "bert":
-            return (self.knowledge.mask,)
-        return (self.frame_knowledge.mask,) if self.frame_knowledge is not None else ()
+    def from_bert(self) -> Knowledge | FrameKnowledge | None:
+        """Return what is learnt from BERT, by the decoders or by the CTC head."""
+        return self.knowledge if self.decoder == "bert" else self.frame_knowledge
+
+    @property
+    def soft_labels(self) -> tuple[str, ...]:
+        """Return the name of the soft labels that the run needs, if any: how BERT is asked, and for what."""
+        if self.from_bert is None:
+            return ()
+        hidden_states = self.knowledge.hidden_states != "none"
+        return (f"{self.from_bert.mask}_hidden_states" if hidden_states else self.from_bert.mask,)
+
+    @property
+    def masks(self) -> tuple[str, ...]:
+        """Return the name of the soft labels."""
+        return self.soft_labels
 
     @property
     def targets(self) -> Literal["no decoder", "transcript", "BERT"]:

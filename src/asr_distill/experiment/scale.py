@@ -125,6 +125,8 @@ class Scale(Record):
     """Which part stands in which column of the paper's tables."""
     conditions: dict[Condition, str]
     """Which test part decides claims about "clean" and about "other" speech."""
+    studies_left_out: dict[Name, str] = {}
+    """Studies that are not run at this scale, and why."""
     deviations: tuple[str, ...] = ()
     """What differs from the papers at this scale; printed beside the tables."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 from asr_distill.experiment.base import Condition, Count, Name, Record
@@ -27,6 +28,8 @@ class Table(Record):
     """Key of the table in config/papers/."""
     rows: tuple[Row, ...]
     note: str = ""
+    core: bool = True
+    """Part of what is built by default; `snakemake complete` builds the other tables too."""
 
 
 def printed_row(printed: dict[str, Any], table: Table, key: str) -> list[float]:
@@ -54,6 +57,11 @@ class Claim(Record):
     conditions: tuple[Condition, ...]
     comparisons: tuple[Comparison, ...]
 
+    def runs(self) -> set[str]:
+        """Return the runs that decide the claim."""
+        sides = (side for comparison in self.comparisons for side in (comparison.left, comparison.right))
+        return {side.partition("@")[0] for side in sides}
+
 
 class LatticeFigure(Record):
     """Whose posteriors the lattice figure shows, for the utterance of median length of a test part."""
@@ -76,6 +84,32 @@ class Study(Record):
     lattice: LatticeFigure | None = None
     deviations: tuple[str, ...] = ()
 
+    def selections(self) -> dict[str, tuple[str, ...]]:
+        """Return what can be built and reported on: the core, everything, or one table; its name -> tables."""
+        core = tuple(name for name, table in self.tables.items() if table.core)
+        return {"core": core, "complete": tuple(self.tables)} | {name: (name,) for name in self.tables}
+
+    def restricted(self, tables: Collection[str]) -> Study:
+        """Return the part of the study that some of its tables need: their runs, and what these runs can decide."""
+        kept = {name: table for name, table in self.tables.items() if name in tables}
+        needed = {row.run.partition("@")[0] for table in kept.values() for row in table.rows if row.run is not None}
+        waiting = list(needed)
+        while waiting:
+            teacher = self.runs[waiting.pop()].teacher
+            if teacher is not None and teacher not in needed:
+                needed.add(teacher)
+                waiting.append(teacher)
+        figures = {title: tuple(run for run in runs if run in needed) for title, runs in self.figures.items()}
+        return self.model_copy(
+            update={
+                "runs": {name: run for name, run in self.runs.items() if name in needed},
+                "tables": kept,
+                "claims": {name: claim for name, claim in self.claims.items() if claim.runs() <= needed},
+                "figures": {title: runs for title, runs in figures.items() if runs},
+                "lattice": self.lattice if self.lattice is not None and needed.issuperset(self.lattice.runs) else None,
+            }
+        )
+
 
 def systems(study: Study, language_models: LanguageModels | None) -> dict[str, tuple[Name, str]]:
     """Return everything whose word errors are counted: its name -> run, and file below the run's folder.
@@ -97,7 +131,8 @@ class Config(Record):
     """config/config.yaml: which scale, studies and seeds, and where things lie."""
 
     scale: str = "mini"
-    studies: tuple[str, ...] = ("soft_vs_hard",)
+    studies: Literal["all"] | tuple[str, ...] = "all"
+    """Files in config/studies/; all but those that the scale leaves out by default."""
     seeds: tuple[Count, ...] = (0,)
     data: str = "data"
     """Folder of the real corpora."""

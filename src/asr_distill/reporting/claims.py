@@ -77,6 +77,13 @@ def headline(decided: pd.DataFrame) -> dict[str, list[str]]:
     return {verdict: list(claims[claims["claim_verdict"] == verdict]["claim"]) for verdict in verdicts}
 
 
+def undecided(study: StudyRecord) -> str:
+    """Return a sentence on the claims of the study that this part of it cannot decide."""
+    if not study.undecided:
+        return ""
+    return f" Not decided here, for want of runs: {', '.join(study.undecided)}; `snakemake complete` decides all."
+
+
 def run_name(run: str) -> str:
     """Return a run's name for people."""
     return run.replace("_", " ")
@@ -141,7 +148,7 @@ def _claims_grid(study: StudyRecord, decided: pd.DataFrame) -> Grid:
     return Grid(
         name=f"{study.name}-claims",
         title=f"Claims: {study.study.title}",
-        caption=f"Scale “{study.scale_name}”: {', '.join(totals)}.",
+        caption=f"Scale “{study.scale_name}”: {', '.join(totals)}.{undecided(study)}",
         columns=(
             Column(label="claim", align="left"),
             Column(label="verdict", align="left"),

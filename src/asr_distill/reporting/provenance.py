@@ -25,24 +25,23 @@ from asr_distill.reporting.times import read_benchmark
 PACKAGE = "asr-distill"
 
 
-def write_provenance(
-    study: Path, *, records: Sequence[Path], runs: Path, benchmarks: Sequence[Path], root: Path, output: Path
-) -> None:
+def write_provenance(study: Path, *, records: Sequence[Path], runs: Path, work: Path, root: Path, output: Path) -> None:
     """Write provenance.json; it names no host, no user and no absolute path.
 
     Args:
         study: the resolved study.yaml.
         records: corpus.yaml and tokenizer.yaml; with study.yaml they are the configuration that is hashed.
         runs: folder that holds <run>/seed<seed>/training.json.
-        benchmarks: folders searched for Snakemake's benchmark files (*.tsv).
+        work: folder of the scale, searched for Snakemake's benchmark files (*.tsv).
         root: the project's folder, whose git commit is recorded if it is a repository.
         output: file to write.
     """
     record = StudyRecord.read(study)
     trainings = read_trainings(record, runs=runs)
-    jobs = dict(_jobs(benchmarks))
+    jobs = dict(_jobs(record, work=work))
     document = {
         "study": record.name,
+        "selection": record.selection,
         "scale": record.scale_name,
         "seeds": list(record.seeds),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -106,16 +105,24 @@ def hardware() -> dict[str, Any]:
     return {"cpu": _cpu_model(), "cores": cores, "memory_gib": round(psutil.virtual_memory().total / 2**30, 1)}
 
 
-def _jobs(folders: Sequence[Path]) -> Iterator[tuple[str, dict[str, float | None]]]:
-    """Yield name, wall time and peak memory of every job that Snakemake measured."""
-    for folder in folders:
-        for path in sorted(folder.rglob("*.tsv")):
-            with path.open(encoding="utf-8") as file:
-                if not file.readline().startswith("s\th:m:s"):
-                    continue
-            job = read_benchmark(path)
-            name = f"{folder.name}/{path.relative_to(folder).with_suffix('').as_posix()}"
-            yield name, {"seconds": _number(job.seconds), "peak_memory_mb": _number(job.megabytes)}
+def _jobs(study: StudyRecord, *, work: Path) -> Iterator[tuple[str, dict[str, float | None]]]:
+    """Yield name, wall time and peak memory of every measured job behind a report: of its runs, and what all share."""
+    others = {path.parent.name for path in work.glob("*/report")} - {study.name}
+    shared = set() if study.uses_language_models else {"language_models"}
+    for path in sorted(work.rglob("*.tsv")):
+        place = path.relative_to(work).with_suffix("")
+        if place.parts[0] in others | shared:
+            continue
+        own = {*study.study.runs, "report"}
+        if place.parts[0] == study.name and (
+            place.parts[1] not in own or (place.parts[1] == "report" and place.parts[2] != study.selection)
+        ):
+            continue
+        with path.open(encoding="utf-8") as file:
+            if not file.readline().startswith("s\th:m:s"):
+                continue
+        job = read_benchmark(path)
+        yield place.as_posix(), {"seconds": _number(job.seconds), "peak_memory_mb": _number(job.megabytes)}
 
 
 def _number(value: float) -> float | None:

@@ -26,9 +26,9 @@ def publish(results: Path, *, published: Path, studies: Sequence[str] = (), allo
     """Copy tables, figures, captions, claims and provenance of finished studies; return the folders written.
 
     Args:
-        results: folder with <scale>/<study>/ and benchmarks/, as the workflow writes it.
+        results: folder with <scale>/<study>/<selection>/ and benchmarks/, as the workflow writes it.
         published: folder that gets the same folders; what stood there before is replaced.
-        studies: which to publish, as "scale/study"; all that are there, and the benchmarks, by default.
+        studies: which to publish, as "scale/study/selection"; all that are there, and the benchmarks, by default.
         allow_dirty: publish results of uncommitted code too.
 
     Raises:
@@ -52,7 +52,7 @@ def publish(results: Path, *, published: Path, studies: Sequence[str] = (), allo
 
 
 def compare(results: Path, *, published: Path, studies: Sequence[str] = ()) -> str:
-    """Return in words where scores and claims differ from the published ones, or "identical", a line per study."""
+    """Return in words where scores and claims differ from the published ones, or "identical", a line per report."""
     lines = []
     for name in _chosen(results, published=published, studies=studies):
         lines += [f"{name}: {line}" for line in _compare_study(results / name, published / name)]
@@ -115,10 +115,10 @@ def _one_sided(own: pd.Index, published: pd.Index) -> Iterator[str]:
 
 
 def _chosen(results: Path, *, published: Path, studies: Sequence[str]) -> list[str]:
-    """Return the studies as "scale/study", checked."""
+    """Return the studies as "scale/study/selection", checked."""
     known = _finished(results, published=published)
     if not known:
-        raise ValueError(f"{results}: holds no <scale>/<study>/scores.csv; run the workflow first")
+        raise ValueError(f"{results}: holds no <scale>/<study>/<selection>/scores.csv; run the workflow first")
     for name in studies:
         if name not in known:
             raise ValueError(f"'{name}' is no study with results in {results}{nearest(name, known)}")
@@ -126,8 +126,8 @@ def _chosen(results: Path, *, published: Path, studies: Sequence[str]) -> list[s
 
 
 def _finished(results: Path, *, published: Path) -> list[str]:
-    """Return the studies with results as "scale/study"; what is published are no results of a run."""
-    folders = sorted(path.parent for path in results.glob("*/*/scores.csv"))
+    """Return the studies with results as "scale/study/selection"; what is published are no results of a run."""
+    folders = sorted(path.parent for path in results.glob("*/*/*/scores.csv"))
     return [f.relative_to(results).as_posix() for f in folders if not f.resolve().is_relative_to(published.resolve())]
 
 

@@ -36,6 +36,9 @@ SCALES, STUDIES = (
 )
 
 
+SELECTIONS = ("core", "complete", "table4", "table5", "table6")
+
+
 def named(scale="smoke", study="soft_vs_hard", **values):
     return {"scale": scale, "studies": [study], **values}
 
@@ -81,14 +84,14 @@ def failure(values, root):
 def test_every_scale_loads_with_every_study(scale, study, tmp_path):
     values = named(scale, study, seeds=[0, 3], work=str(tmp_path))
     if (scale, study) == ("an4", "lm_into_ctc"):  # there is no text of its kind for language models
-        assert "'ctc' is no model role in the scale 'an4'" in failure(values, ROOT)
+        assert "'lm_into_ctc' is left out at the scale 'an4': it needs text" in failure(values, ROOT)
         return
     experiment = load_experiment(values, root=ROOT)
     experiment.write()
     assert CorpusRecord.read(tmp_path / scale / "corpus.yaml").corpus == experiment.scale.corpus
     assert TokenizerRecord.read(tmp_path / scale / "tokenizer.yaml").tokenizer == experiment.scale.tokenizer
     assert DecodingRecord.read(tmp_path / scale / "decoding.yaml").decoding == experiment.scale.decoding
-    record = StudyRecord.read(tmp_path / scale / study / "study.yaml")
+    record = StudyRecord.read(tmp_path / scale / study / "report/complete/study.yaml")
     assert (record.study, record.scale, record.seeds) == (experiment.studies[study], experiment.scale, (0, 3))
     for name in record.study.runs:
         for seed in (0, 3):
@@ -97,9 +100,34 @@ def test_every_scale_loads_with_every_study(scale, study, tmp_path):
             assert (run.name, run.seed) == (name, seed)
 
 
-def test_the_config_file_itself_loads():
-    experiment = load_experiment(read_yaml(ROOT / "config/config.yaml"), root=ROOT)
+def test_the_config_file_itself_loads_with_all_studies_that_the_scale_does_not_leave_out():
+    values = read_yaml(ROOT / "config/config.yaml")
+    experiment = load_experiment(values, root=ROOT)
     assert experiment.config.scale in SCALES
+    assert set(experiment.studies) == set(STUDIES)
+    assert set(load_experiment(values | {"scale": "an4"}, root=ROOT).studies) == {"soft_vs_hard"}
+
+
+def test_a_part_of_a_study_has_the_runs_of_its_tables_their_teachers_and_what_these_can_decide():
+    experiment = load_experiment(named(), root=ROOT)
+    record = experiment.record("soft_vs_hard", "table5")
+    assert list(record.study.tables) == ["table5"]
+    assert set(record.study.runs) == {"teacher", "small_supervised", "small_hard", "small_soft", "small_mixed"}
+    assert set(record.study.claims) == {"A3", "A4"}
+    assert record.undecided == ("A1", "A2", "A5", "A6")
+    shown = {run for runs in record.study.figures.values() for run in runs}
+    assert shown <= set(record.study.runs)
+    assert record.study.lattice is None
+
+
+def test_tables_that_are_not_core_are_left_to_the_complete_study(root):
+    change(root, "studies/soft_vs_hard", ("tables", "table6", "core"), False)
+    study = load_experiment(named(), root=root).studies["soft_vs_hard"]
+    assert study.selections()["core"] == ("table4", "table5")
+    assert study.selections()["complete"] == ("table4", "table5", "table6")
+    for table in ("table4", "table5"):
+        change(root, "studies/soft_vs_hard", ("tables", table, "core"), False)
+    assert "tables: none is core" in failure(named(), root)
 
 
 def test_a_run_is_resolved_from_its_study_and_scale():
@@ -434,7 +462,7 @@ def test_files_that_say_the_same_keep_their_time(tmp_path):
     values = named(seeds=[0, 1], work=str(tmp_path))
     load_experiment(values, root=ROOT).write()
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(files) == 4 + 1 + 2 * 11
+    assert len(files) == 4 + len(SELECTIONS) + 2 * 11
     for path in files:
         os.utime(path, ns=(10**9, 10**9))
     load_experiment(values, root=ROOT).write()
@@ -443,7 +471,7 @@ def test_files_that_say_the_same_keep_their_time(tmp_path):
     load_experiment(changed, root=ROOT).write()
     touched = {str(path.relative_to(tmp_path / "smoke")) for path in files if path.stat().st_mtime_ns != 10**9}
     runs = {f"soft_vs_hard/teacher/seed{seed}/run.yaml" for seed in (0, 1)}
-    assert touched == {"soft_vs_hard/study.yaml"} | runs
+    assert touched == {f"soft_vs_hard/report/{name}/study.yaml" for name in SELECTIONS} | runs
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(files)
 
 

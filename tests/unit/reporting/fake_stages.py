@@ -44,7 +44,7 @@ def report_fake(fake: FakeStudy) -> None:
         fake.study,
         records=[work / "corpus.yaml", work / "tokenizer.yaml"],
         runs=fake.runs,
-        benchmarks=[work / "corpus", fake.runs],
+        work=work,
         root=fake.root,
         output=results / "provenance.json",
     )

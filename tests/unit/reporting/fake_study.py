@@ -44,7 +44,7 @@ class FakeStudy:
 
     @property
     def study(self) -> Path:
-        return self.runs / "study.yaml"
+        return self.runs / "report/core/study.yaml"
 
     @property
     def scale_work(self) -> Path:
@@ -56,7 +56,7 @@ class FakeStudy:
 
     @property
     def results(self) -> Path:
-        return self.root / "results" / self.record.scale_name / self.record.name
+        return self.root / "results" / self.record.scale_name / self.record.name / self.record.selection
 
     @property
     def references(self) -> dict[str, Path]:
@@ -77,7 +77,7 @@ def build_fake_study(
     """Write an invented study below `root`."""
     fake = FakeStudy(root=root, record=study_record(seeds=seeds))
     rng = np.random.default_rng(rng_seed)
-    fake.runs.mkdir(parents=True)
+    fake.study.parent.mkdir(parents=True)
     fake.study.write_text(fake.record.to_yaml(), encoding="utf-8")
     references = {part: _references(part, rng, speakers=speakers, utterances=utterances) for part in PARTS}
     for part, path in fake.references.items():
@@ -100,6 +100,7 @@ def study_record(*, seeds: tuple[int, ...] = (0,)) -> StudyRecord:
     return StudyRecord.model_validate(
         {
             "name": "soft_vs_hard",
+            "selection": "core",
             "study": study,
             "scale_name": "fake",
             "scale": _scale(),

@@ -41,8 +41,7 @@ esac
 def write(fake: FakeStudy) -> dict[str, Any]:
     work, output = fake.scale_work, fake.results / "provenance.json"
     records = [work / "corpus.yaml", work / "tokenizer.yaml"]
-    folders = [work / "corpus", fake.runs]
-    write_provenance(fake.study, records=records, runs=fake.runs, benchmarks=folders, root=fake.root, output=output)
+    write_provenance(fake.study, records=records, runs=fake.runs, work=work, root=fake.root, output=output)
     return json.loads(output.read_text())
 
 
@@ -58,6 +57,18 @@ def test_document(fake_study: FakeStudy, fake_git) -> None:
     assert len(found["jobs"]) == 11
     total = sum(job["seconds"] for job in found["jobs"].values())
     assert found["total_job_seconds"] == pytest.approx(total, abs=1)
+
+
+def test_jobs_of_other_studies_and_reports_are_not_behind_these_results(fake_study: FakeStudy) -> None:
+    before = write(fake_study)["jobs"]
+    measured = (fake_study.scale_work / "corpus/prepare.tsv").read_text()
+    for path in ("other/report/core", "other/run/seed0", "language_models", "soft_vs_hard/report/table5"):
+        folder = fake_study.scale_work / path
+        folder.mkdir(parents=True)
+        (folder / "job.tsv").write_text(measured)
+    (fake_study.runs / "report/core/score.tsv").write_text(measured)
+    found = write(fake_study)["jobs"]
+    assert set(found) - set(before) == {"soft_vs_hard/report/core/score"}
 
 
 def test_names_no_host_user_or_path(fake_study: FakeStudy, fake_git) -> None:

@@ -22,7 +22,7 @@ def set_git(fake: FakeStudy, git: dict[str, object] | None) -> None:
 
 def test_publish(traced: FakeStudy, tmp_path: Path) -> None:
     (traced.results / "figures/huge.png").write_bytes(bytes(LARGEST_FIGURE))
-    target = tmp_path / "published/fake/soft_vs_hard"
+    target = tmp_path / "published/fake/soft_vs_hard/core"
     (target / "tables").mkdir(parents=True)
     (target / "tables/of_an_older_study.md").touch()
     assert publish(traced.root / "results", published=tmp_path / "published") == [target]
@@ -31,13 +31,13 @@ def test_publish(traced: FakeStudy, tmp_path: Path) -> None:
     assert {"scores.csv", "claims.md", "provenance.json", "tables/self_training.tex", "figures/captions.md"} <= names
     assert {"figures/lattice.svg", "figures/lattice.png", "times/times.csv"} <= names
     assert not names & {"report.html", "errors.csv", "figures/huge.png", "tables/of_an_older_study.md"}
-    assert compare(traced.root / "results", published=tmp_path / "published") == "fake/soft_vs_hard: identical"
+    assert compare(traced.root / "results", published=tmp_path / "published") == "fake/soft_vs_hard/core: identical"
 
 
 def test_published_results_are_no_results(traced: FakeStudy) -> None:
     results = traced.root / "results"
     for _ in range(2):
-        assert publish(results, published=results / "published") == [results / "published/fake/soft_vs_hard"]
+        assert publish(results, published=results / "published") == [results / "published/fake/soft_vs_hard/core"]
 
 
 def test_refuses_what_nobody_can_trace(reported_copy: FakeStudy, tmp_path: Path) -> None:
@@ -63,27 +63,30 @@ def test_benchmarks_are_published_too(traced: FakeStudy, tmp_path: Path) -> None
     folder.mkdir()
     (folder / "lattice.md").write_text("| ours |\n")
     (folder / "provenance.json").write_text(json.dumps({"git": {"commit": "abc", "dirty": False}, "complete": True}))
-    assert publish(results, published=published) == [published / "fake/soft_vs_hard", published / "benchmarks"]
+    assert publish(results, published=published) == [published / "fake/soft_vs_hard/core", published / "benchmarks"]
     assert (published / "benchmarks/lattice.md").read_text() == "| ours |\n"
-    assert publish(results, published=published, studies=["fake/soft_vs_hard"]) == [published / "fake/soft_vs_hard"]
-    assert compare(results, published=published) == "fake/soft_vs_hard: identical"
+    assert publish(results, published=published, studies=["fake/soft_vs_hard/core"]) == [
+        published / "fake/soft_vs_hard/core"
+    ]
+    assert compare(results, published=published) == "fake/soft_vs_hard/core: identical"
     (folder / "provenance.json").write_text(json.dumps({"git": {"commit": "abc", "dirty": False}, "complete": False}))
     with pytest.raises(ValueError, match="tells of a trial"):
         publish(results, published=published)
 
 
 def test_unknown_study(traced: FakeStudy, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="did you mean 'fake/soft_vs_hard'"):
+    with pytest.raises(ValueError, match="did you mean 'fake/soft_vs_hard/core'"):
         publish(traced.root / "results", published=tmp_path / "published", studies=["fake/soft_vs_hrd"])
 
 
 def test_compare_tells_what_differs(traced: FakeStudy, tmp_path: Path) -> None:
     results = traced.root / "results"
     assert (
-        compare(results, published=tmp_path / "published") == "fake/soft_vs_hard: nothing is published to compare with"
+        compare(results, published=tmp_path / "published")
+        == "fake/soft_vs_hard/core: nothing is published to compare with"
     )
     publish(results, published=tmp_path / "published")
-    folder = tmp_path / "published/fake/soft_vs_hard"
+    folder = tmp_path / "published/fake/soft_vs_hard/core"
     scores = (folder / "scores.csv").read_text().splitlines()
     row = next(n for n, line in enumerate(scores) if line.startswith("soft,mean,test-clean,"))
     cells = scores[row].split(",")
@@ -100,7 +103,7 @@ def test_compare_tells_what_differs(traced: FakeStudy, tmp_path: Path) -> None:
 
 def test_compare_names_runs_of_one_side(traced: FakeStudy, tmp_path: Path) -> None:
     publish(traced.root / "results", published=tmp_path / "published")
-    path = tmp_path / "published/fake/soft_vs_hard/scores.csv"
+    path = tmp_path / "published/fake/soft_vs_hard/core/scores.csv"
     kept = [line for line in path.read_text().splitlines() if not line.startswith("mixed,")]
     path.write_text("\n".join(kept) + "\n")
     assert "mixed on test-other: not published" in compare(traced.root / "results", published=tmp_path / "published")
