@@ -172,22 +172,42 @@ def score(study: Path, corpus: Path, runs: Path, scores: Path, errors: Path, log
 
 
 @app.command()
-def tables(study: Path, scores: Path, runs: Path, overview: Path, output: Path, log: Log = None) -> None:
-    """Write the paper's tables and the corpus table into OUTPUT."""
+def tables(
+    study: Path,
+    scores: Path,
+    runs: Path,
+    overview: Path,
+    output: Path,
+    knowledge: Annotated[Path | None, typer.Option(help="For a study with decoded samples: what is shown.")] = None,
+    corpus: Path = Path("corpus"),
+    language_models: Annotated[Path | None, typer.Option(help="Folder of those that the runs use.")] = None,
+    log: Log = None,
+) -> None:
+    """Write into OUTPUT the paper's tables, the corpus, and where they are given language models and samples."""
     start(log)
+    from asr_distill.experiment import StudyRecord
     from asr_distill.reporting import tables as module
 
     module.write_tables(study, scores=scores, runs=runs, output=output)
     module.write_corpus_table(study, overview=overview, output=output)
+    if knowledge is not None:
+        from asr_distill.reporting.samples import write_samples
+
+        references = _references(StudyRecord.read(study), corpus)
+        write_samples(study, references=references, runs=runs, knowledge=knowledge, output=output)
+    if language_models is not None:
+        from asr_distill.reporting.language_models import write_language_models_table
+
+        write_language_models_table(study, folder=language_models, output=output)
 
 
 @app.command()
-def claims(study: Path, errors: Path, output: Path, log: Log = None) -> None:
+def claims(study: Path, errors: Path, runs: Path, output: Path, log: Log = None) -> None:
     """Decide the paper's claims into OUTPUT."""
     start(log)
     from asr_distill.reporting.claims import write_claims
 
-    write_claims(study, errors=errors, output=output)
+    write_claims(study, errors=errors, runs=runs, output=output)
 
 
 @app.command()
@@ -212,23 +232,32 @@ def illustrate(
 
 @app.command()
 def figures(
-    study: Path, scores: Path, runs: Path, output: Path, illustrations: Path | None = None, log: Log = None
+    study: Path,
+    scores: Path,
+    runs: Path,
+    output: Path,
+    illustrations: Path | None = None,
+    knowledge: Path | None = None,
+    log: Log = None,
 ) -> None:
     """Draw the figures and write their captions into OUTPUT."""
     start(log)
     from asr_distill.reporting.figures import write_figures
 
-    write_figures(study, scores=scores, runs=runs, illustrations=illustrations, output=output)
+    write_figures(study, scores=scores, runs=runs, illustrations=illustrations, knowledge=knowledge, output=output)
 
 
 @app.command()
-def times(study: Path, corpus: Path, runs: Path, output: Path, log: Log = None) -> None:
+def times(
+    study: Path, corpus: Path, runs: Path, output: Path, scores: Annotated[Path, typer.Option()], log: Log = None
+) -> None:
     """Write what varies from run to run into OUTPUT: times, memory, real-time factors."""
     start(log)
     from asr_distill.experiment import StudyRecord
     from asr_distill.reporting.times import write_times
 
-    write_times(study, references=_references(StudyRecord.read(study), corpus), runs=runs, output=output)
+    references = _references(StudyRecord.read(study), corpus)
+    write_times(study, references=references, runs=runs, scores=scores, output=output)
 
 
 @app.command()
@@ -249,9 +278,19 @@ def provenance(
 
 
 @app.command()
-def report(study: Path, results: Path, runs: Path, overview: Path, log: Log = None) -> None:
+def report(
+    study: Path,
+    results: Path,
+    runs: Path,
+    overview: Path,
+    knowledge: Annotated[Path | None, typer.Option(help="For a study with decoded samples: what is shown.")] = None,
+    corpus: Path = Path("corpus"),
+    language_models: Annotated[Path | None, typer.Option(help="Folder of those that the runs use.")] = None,
+    log: Log = None,
+) -> None:
     """Write RESULTS/report.html, one file that holds tables, figures, claims and provenance."""
     start(log)
+    from asr_distill.experiment import StudyRecord
     from asr_distill.reporting.report import write_report
 
     write_report(
@@ -264,6 +303,9 @@ def report(study: Path, results: Path, runs: Path, overview: Path, log: Log = No
         times=results / "times",
         provenance=results / "provenance.json",
         output=results / "report.html",
+        knowledge=knowledge,
+        references=_references(StudyRecord.read(study), corpus),
+        language_models=language_models,
     )
 
 

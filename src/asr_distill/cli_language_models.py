@@ -16,11 +16,12 @@ app = typer.Typer()
 def text(
     record: Path,
     references: list[Path],
+    labelled: Annotated[list[Path], typer.Option(help="References of labelled parts; the text is to speak alike.")],
     output: Annotated[Path, typer.Option()],
     counts: Annotated[Path, typer.Option()],
     log: Log = None,
 ) -> None:
-    """Write the text of RECORD's language models, without the transcripts in REFERENCES, a sentence a line."""
+    """Write the text of RECORD's language models, a sentence a line, without the scored REFERENCES."""
     start(log)
     from dataclasses import asdict
 
@@ -35,7 +36,8 @@ def text(
     else:
         path = Path(settings.data) / source.path
         name, lines = str(path), file_lines(path)
-    kept, counted = prepare_text(lines, exclude=set(read_texts(references).values()), source=name)
+    scored, learnt = (set(read_texts(paths).values()) for paths in (references, labelled))
+    kept, counted = prepare_text(lines, exclude=scored, labelled=learnt, source=name)
     write_json(counts, asdict(counted))
     write_text(output, "".join(f"{line}\n" for line in kept))
 
@@ -49,16 +51,21 @@ def bert(
     threads: Threads = 1,
     log: Log = None,
 ) -> None:
-    """Train BERT on TEXT into the folder OUTPUT, resuming where an earlier call stopped."""
+    """Train BERT on TEXT into the folder OUTPUT, resuming where an earlier call stopped, or take over another's."""
     start(log, threads=threads)
-    from asr_distill.experiment import LanguageModelsRecord
+    from asr_distill.experiment import LanguageModelsRecord, PretrainedBert
     from asr_distill.text.tokenizer import Tokenizer
     from asr_distill.training.bert import train_bert
+    from asr_distill.training.pretrained_bert import take_over_bert
 
-    settings = LanguageModelsRecord.read(record).language_models
+    settings = LanguageModelsRecord.read(record)
+    size, training = settings.language_models.bert, settings.language_models.bert_training
     lines = text.read_text(encoding="utf-8").splitlines()
-    tokens = Tokenizer.load(tokenizer)
-    train_bert(lines, tokenizer=tokens, size=settings.bert, training=settings.bert_training, seed=0, output=output)
+    options = {"tokenizer": Tokenizer.load(tokenizer), "training": training, "seed": 0, "output": output}
+    if isinstance(size, PretrainedBert):
+        take_over_bert(Path(settings.data) / size.pretrained, lines, device=device(), **options)
+    else:
+        train_bert(lines, size=size, **options)
 
 
 @app.command()
@@ -145,3 +152,29 @@ def decode_ctc(
         arpa=ngram,
         output=output,
     )
+
+
+@app.command()
+def knowledge(
+    study: Path,
+    runs: Path,
+    output: Path,
+    bert: Annotated[Path, typer.Option()],
+    corpus: Annotated[Path, typer.Option()],
+    tokenizer: Annotated[Path, typer.Option()],
+    threads: Threads = 1,
+    log: Log = None,
+) -> None:
+    """Choose the utterances that STUDY shows, and ask BERT and attention decoders about them, into OUTPUT (npz)."""
+    start(log, threads=threads)
+    from asr_distill.decoding.knowledge import write_knowledge
+    from asr_distill.experiment import StudyRecord
+    from asr_distill.reporting.samples import transcripts
+
+    record = StudyRecord.read(study)
+    samples = record.study.samples
+    compared = None
+    if samples is not None:
+        left, right = (transcripts(record, system, runs=runs) for system in samples.compared)
+        compared = (left, right)
+    write_knowledge(record, compared=compared, runs=runs, bert=bert, corpus=corpus, tokenizer=tokenizer, output=output)

@@ -1,4 +1,4 @@
-"""Which accelerators this machine has, and which one a job may use; needs no torch."""
+"""Which accelerators this machine has, and which one a job may use; loads no torch but where a job already has."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import fcntl
 import os
 import tempfile
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 _claimed: list[IO[bytes]] = []
 """Open lock files: the lock ends with the process."""
@@ -37,3 +40,10 @@ def claim_gpu() -> None:
         _claimed.append(lock)
         os.environ["CUDA_VISIBLE_DEVICES"] = str(index)
         return
+
+
+def device_name(device: torch.device) -> str:
+    """Return what people call a device that torch computes on: "NVIDIA H100", "cpu"."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -7,12 +7,14 @@ import pandas as pd
 import pytest
 import yaml
 
+from asr_distill.text.normalise import normalise
 from conftest import copy_workflow, planned_jobs, snakemake
 
 pytestmark = pytest.mark.workflow
 
 CHOICE = ("scale=smoke", "studies=[lm_into_ctc]")
 STUDY, RUNS = "results/smoke/lm_into_ctc/core", "work/smoke/lm_into_ctc"
+BEST = "interaed_kd_interctc"
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +27,12 @@ def ctc_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_row_is_decoded_in_every_way(ctc_run: Path) -> None:
-    study = yaml.safe_load((ctc_run / "config/studies/lm_into_ctc.yaml").read_text())
+    record = yaml.safe_load((ctc_run / RUNS / "report/core/study.yaml").read_text())
+    study, layers = record["study"], record["scale"]["ctc_models"]["ctc"]["encoder"]["layers"]
     scores = pd.read_csv(ctc_run / STUDY / "scores.csv")
-    ways = {"", "@beam_1", "@beam_10"}
+    ways = {"", "@beam_1", "@beam_10", *(f"@layer_{layer}" for layer in range(1, layers))}
     expected = {run + way for run in study["runs"] for way in ways}
-    expected |= {f"{name}@attention" for name, run in study["runs"].items() if "decoder" in run}
+    expected |= {f"{name}@attention" for name, run in study["runs"].items() if run["decoder"] != "none"}
     assert set(scores["run"]) == expected
     table = pd.read_csv(ctc_run / STUDY / "tables/table1.csv")
     assert table["run"].tolist() == [row["run"] for row in study["tables"]["table1"]["rows"]]
@@ -57,6 +60,38 @@ def test_all_searches_are_timed_in_one_process(ctc_run: Path) -> None:
         assert set(part["seconds"]) == {"features", "encoder", "greedy", "beam_1", "beam_10", "attention"}
 
 
+def test_real_time_factors_stand_in_table_1_and_among_the_times(ctc_run: Path) -> None:
+    timing = json.loads((ctc_run / RUNS / "aed_kd/seed0/decoding.json").read_text())
+    parts = [part for part in timing["parts"] if part["part"].startswith("test-")]
+    spent = sum(part["seconds"][name] for part in parts for name in ("features", "encoder", "beam_10"))
+    expected = spent / sum(part["audio_seconds"] for part in parts)
+    table = pd.read_csv(ctc_run / STUDY / "tables/table1.csv").set_index("run")
+    assert table.loc["aed_kd@beam_10", "rtf"] == pytest.approx(expected, rel=2e-3)
+    assert table.loc["aed_kd@beam_10", "rtf_printed"] == 0.02
+    factors = pd.read_csv(ctc_run / STUDY / "times/real_time_factors.csv").set_index(["run", "search"])
+    assert factors.loc[("aed_kd", "beam_10"), "end_to_end"] == pytest.approx(expected, rel=1e-4)
+    assert ("aed_kd", "attention") in factors.index
+    assert ("ctc", "attention") not in factors.index
+    assert (ctc_run / STUDY / "times/wer_against_rtf.svg").exists()
+    assert (ctc_run / STUDY / "figures/wer_by_layer.svg").exists()
+    assert "Real-time factors" in (ctc_run / STUDY / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_claim_on_speed_is_decided_by_what_was_measured(ctc_run: Path) -> None:
+    claims = pd.read_csv(ctc_run / STUDY / "claims.csv")
+    speed = claims[claims["claim"] == "B6"].set_index("left")
+    assert speed["relation"].to_dict() == {"beam_1": ">= 6 x", "beam_10": ">= 6 x", "attention": ">= 4 x"}
+    factors = pd.read_csv(ctc_run / STUDY / "times/real_time_factors.csv").set_index("search")
+    for search, row in speed.iterrows():
+        ratios = factors.loc[search, "end_to_end_slower"]
+        assert len(ratios) == row["runs"] >= 3
+        assert ratios.min() <= row["ratio"] <= ratios.max()
+        assert row["low"] <= row["ratio"] <= row["high"]
+        factor = float(row["relation"].split()[1])
+        open_or_no = "inconclusive" if row["high"] >= factor else "not reproduced"
+        assert row["verdict"] == ("reproduced" if row["low"] >= factor else open_or_no)
+
+
 def test_the_exported_recogniser_has_no_decoder(ctc_run: Path) -> None:
     with_decoder, without = (
         json.loads((ctc_run / RUNS / f"{run}/seed0/training.json").read_text()) for run in ("aed_kd", "ctc")
@@ -71,6 +106,30 @@ def test_what_bert_read_and_learnt_is_written_down(ctc_run: Path) -> None:
     assert about["steps"] == 6
     counts = json.loads((ctc_run / "work/smoke/language_models/text.json").read_text())
     assert counts["read"] == counts["kept"] + counts["overlapping"] + sum(counts["unspeakable"].values())
+
+
+def test_samples_follow_the_rule_and_one_sentence_is_drawn(ctc_run: Path) -> None:
+    left, right = (transcripts(ctc_run / RUNS / f"{run}/seed0/hypotheses.jsonl") for run in ("ctc", BEST))
+    pool = [utterance for utterance in sorted(left) if left[utterance] != right[utterance]] or sorted(left)
+    chosen = pool if len(pool) <= 8 else [pool[round(place * (len(pool) - 1) / 7)] for place in range(8)]
+    table = pd.read_csv(ctc_run / STUDY / "tables/samples.csv", dtype=str, keep_default_na=False)
+    assert table["utterance"].drop_duplicates().tolist() == chosen
+    systems = ["Reference", "CTC", "best CTC", "its attention decoder", "BERT, each token masked in turn"]
+    assert table["system"].tolist() == systems * len(chosen)
+    shown = table[table["system"] == "best CTC"].set_index("utterance")["text"]
+    for utterance, text in shown.items():
+        assert [word for word in text.upper().split() if word != "***"] == right[utterance].split()
+    assert (ctc_run / STUDY / "figures/knowledge.svg").exists()
+    assert "`knowledge`" in (ctc_run / STUDY / "figures/captions.md").read_text()
+    page = (ctc_run / STUDY / "report.html").read_text(encoding="utf-8")
+    assert 'id="samples"' in page
+    assert '<figure id="knowledge">' in page
+
+
+def transcripts(path: Path) -> dict[str, str]:
+    """Return the normalised transcripts of the part that samples are taken from."""
+    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return {line["id"]: normalise(line["text"]) for line in lines if line["part"] == "test-other"}
 
 
 def test_a_changed_language_model_does_not_touch_the_corpus(ctc_run: Path) -> None:

@@ -160,7 +160,7 @@ def bert_folder(wildcards):
 
 def attention_decoder(wildcards):
     """The attention decoder of a CTC run that has one."""
-    kept = wildcards.run in WITH_DECODER
+    kept = run_record(wildcards).run.decoder_transcribes
     return [f"{RUN}/decoder.safetensors".format(**wildcards)] if kept else []
 
 
@@ -171,6 +171,18 @@ def decoder_option(wildcards, input):
 def selected(wildcards):
     """The part of a study that a report is about."""
     return experiment.record(wildcards.study, wildcards.selection).study
+
+
+def language_models(wildcards):
+    """What the table of the language models is made of, for reports about runs that use them."""
+    runs = [run for run in selected(wildcards).runs.values() if run.recogniser == "ctc"]
+    files = [f"{LANGUAGE_MODELS}/text.json", NGRAM] if runs else []
+    asks_bert = any(run.from_bert is not None for run in runs)
+    return [*files, f"{BERT}/bert.json"] if asks_bert else files
+
+
+def language_models_option(wildcards, input):
+    return ["--language-models", LANGUAGE_MODELS] if input.language_models else []
 
 
 def searches(wildcards):
@@ -251,10 +263,7 @@ def lattice_models(wildcards):
     """The models of the lattice figure, of the first seed; none where it has no such figure."""
     figure = selected(wildcards).lattice
     runs = figure.runs if figure is not None else ()
-    seed = experiment.config.seeds[0]
-    return expand(
-        f"{WORK}/{wildcards.study}/{{run}}/seed{seed}/model.safetensors", run=runs
-    )
+    return [first_seed_file(wildcards, run, "model.safetensors") for run in runs]
 
 
 def illustrations(wildcards):
@@ -265,6 +274,60 @@ def illustrations(wildcards):
 
 def illustrations_option(wildcards, input):
     return ["--illustrations", *input.illustrations] if input.illustrations else []
+
+
+def sampled(wildcards):
+    """References and, of the first seed, transcripts in the table of samples, if there is one."""
+    record = experiment.record(wildcards.study, wildcards.selection)
+    samples = record.study.samples
+    if samples is None:
+        return []
+    chosen = {
+        record.systems()[name]
+        for name in (*samples.systems.values(), *samples.compared)
+    }
+    files = {(run, file.partition("/")[0]) for run, file in chosen}  # or their folder
+    return [
+        *prepared("references.jsonl", [record.scale.conditions[samples.condition]]),
+        *(first_seed_file(wildcards, run, file) for run, file in sorted(files)),
+    ]
+
+
+def decoder_models(wildcards):
+    """The models of the figure of BERT's knowledge, of the first seed, if there is one."""
+    figure = selected(wildcards).knowledge
+    return [
+        first_seed_file(wildcards, run, f"{name}.safetensors")
+        for run in (figure.runs if figure is not None else ())
+        for name in ("model", "decoder")
+    ]
+
+
+def first_seed_file(wildcards, run, name):
+    return f"{WORK}/{wildcards.study}/{run}/seed{experiment.config.seeds[0]}/{name}"
+
+
+def knowledge_of_samples(wildcards):
+    """Which samples are shown, and BERT's own words for them, if there are any."""
+    return knowledge_file(wildcards, selected(wildcards).samples)
+
+
+def knowledge_of_figure(wildcards):
+    """What the figure of BERT's knowledge shows, if there is one."""
+    return knowledge_file(wildcards, selected(wildcards).knowledge)
+
+
+def knowledge_file(wildcards, wanted):
+    return [] if wanted is None else [f"{REPORT}/knowledge.npz".format(**wildcards)]
+
+
+def knowledge_option(wildcards, input):
+    return ["--knowledge", *input.knowledge] if input.knowledge else []
+
+
+def samples_options(wildcards, input):
+    chosen = knowledge_option(wildcards, input)
+    return [*chosen, "--corpus", CORPUS] if chosen else []
 
 
 def model_options(wildcards, input):

@@ -31,7 +31,11 @@ rule tables:
         study=f"{REPORT}/study.yaml",
         scores=f"{STUDY}/scores.csv",
         summaries=summaries,
+        timings=timings,
         overview=f"{WORK}/overview.csv",
+        knowledge=knowledge_of_samples,
+        sampled=sampled,
+        language_models=language_models,
     output:
         folder=report(
             directory(f"{STUDY}/tables"),
@@ -49,17 +53,20 @@ rule tables:
         "../../envs/asr-distill.yaml"
     params:
         runs=study_folder,
+        samples=samples_options,
+        language_models=language_models_option,
     message:
         "Write the tables of {wildcards.study}, {wildcards.selection}"
     shell:
         "asr-distill tables {input.study:q} {input.scores:q} {params.runs:q} {input.overview:q} {output.folder:q} "
-        "--log {log:q}"
+        "{params.samples:q} {params.language_models:q} --log {log:q}"
 
 
 rule claims:
     input:
         study=f"{REPORT}/study.yaml",
         errors=f"{REPORT}/errors.csv",
+        timings=timings,
     output:
         csv=report(
             f"{STUDY}/claims.csv",
@@ -76,11 +83,12 @@ rule claims:
     conda:
         "../../envs/asr-distill.yaml"
     params:
+        runs=study_folder,
         folder=results_folder,
     message:
         "Decide the claims of {wildcards.study}, {wildcards.selection}"
     shell:
-        "asr-distill claims {input.study:q} {input.errors:q} {params.folder:q} --log {log:q}"
+        "asr-distill claims {input.study:q} {input.errors:q} {params.runs:q} {params.folder:q} --log {log:q}"
 
 
 rule illustrate:
@@ -108,12 +116,41 @@ rule illustrate:
         "--tokenizer {input.tokenizer:q} --threads {threads} --log {log:q}"
 
 
+rule illustrate_knowledge:
+    input:
+        study=f"{REPORT}/study.yaml",
+        bert=rules.bert.output,
+        models=decoder_models,
+        sampled=sampled,
+        tokenizer=TOKENIZER,
+        cuts=prepared("cuts.jsonl.gz", SCORED),
+        features=prepared("features.lca", SCORED),
+    output:
+        f"{REPORT}/knowledge.npz",
+    log:
+        f"{REPORT}/knowledge.log",
+    benchmark:
+        f"{REPORT}/knowledge.tsv"
+    conda:
+        "../../envs/asr-distill.yaml"
+    params:
+        corpus=corpus_folder,
+        runs=study_folder,
+        bert=bert_folder,
+    message:
+        "Ask BERT about a few sentences for {wildcards.study}, {wildcards.selection}"
+    shell:
+        "asr-distill knowledge {input.study:q} {params.runs:q} {output:q} --bert {params.bert:q} "
+        "--corpus {params.corpus:q} --tokenizer {input.tokenizer:q} --threads {threads} --log {log:q}"
+
+
 rule figures:
     input:
         study=f"{REPORT}/study.yaml",
         scores=f"{STUDY}/scores.csv",
         summaries=summaries,
         illustrations=illustrations,
+        knowledge=knowledge_of_figure,
     output:
         folder=report(
             directory(f"{STUDY}/figures"),
@@ -132,16 +169,18 @@ rule figures:
     params:
         runs=study_folder,
         illustrations=illustrations_option,
+        knowledge=knowledge_option,
     message:
         "Draw the figures of {wildcards.study}, {wildcards.selection}"
     shell:
         "asr-distill figures {input.study:q} {input.scores:q} {params.runs:q} {output.folder:q} {params.illustrations:q} "
-        "--log {log:q}"
+        "{params.knowledge:q} --log {log:q}"
 
 
 rule times:
     input:
         study=f"{REPORT}/study.yaml",
+        scores=f"{STUDY}/scores.csv",
         references=prepared("references.jsonl", SCORED),
         summaries=summaries,
         timings=timings,
@@ -165,7 +204,8 @@ rule times:
     message:
         "Collect times and memory of {wildcards.study}, {wildcards.selection}"
     shell:
-        "asr-distill times {input.study:q} {params.corpus:q} {params.runs:q} {output.folder:q} --log {log:q}"
+        "asr-distill times {input.study:q} {params.corpus:q} {params.runs:q} {output.folder:q} --scores {input.scores:q} "
+        "--log {log:q}"
 
 
 rule provenance:
@@ -230,6 +270,9 @@ rule report:
         overview=f"{WORK}/overview.csv",
         results=rules.provenance.input.results,
         provenance=f"{STUDY}/provenance.json",
+        knowledge=knowledge_of_samples,
+        sampled=sampled,
+        language_models=language_models,
     output:
         report(
             f"{STUDY}/report.html",
@@ -243,7 +286,10 @@ rule report:
     params:
         runs=study_folder,
         results=results_folder,
+        samples=samples_options,
+        language_models=language_models_option,
     message:
         "Write the report of {wildcards.study}, {wildcards.selection}"
     shell:
-        "asr-distill report {input.study:q} {params.results:q} {params.runs:q} {input.overview:q} --log {log:q}"
+        "asr-distill report {input.study:q} {params.results:q} {params.runs:q} {input.overview:q} "
+        "{params.samples:q} {params.language_models:q} --log {log:q}"

@@ -25,15 +25,22 @@ WARP, NOISE = 0.75, 0.14
 def illustrate(study: StudyRecord, *, models: Mapping[str, Path], corpus: Path, tokenizer: Path, output: Path) -> None:
     """Write illustrations.npz: posteriors of the models (by run) and augmentations, for one test utterance.
 
-    The utterance is the one of median length (by id where several are) of the test part of the study's lattice figure.
+    The utterance is the one of median length of the test part of the study's lattice figure.
     """
     tokens = Tokenizer.load(tokenizer)
-    part = study.scale.conditions[study.study.lattice.condition]
-    cuts = sorted(read_cuts([corpus / part], originals_only=True), key=lambda cut: (cut.duration, cut.id))
-    cut = cuts[len(cuts) // 2]
-    features, lengths = FeatureReader([cut], cache_hours=0).collate([cut])
+    cut, features, lengths = median_utterance(corpus / study.scale.conditions[study.study.lattice.condition])
     arrays = _lattices(cut, features, lengths, models=models, tokens=tokens) | _augmented(features, seed=study.seeds[0])
     np.savez_compressed(output, **arrays)
+
+
+def median_utterance(part: Path) -> tuple[Cut, Tensor, Tensor]:
+    """Return the utterance of median length (by id where several are) of a prepared part.
+
+    Its features (1, T, F) and their lengths (1,) come with it.
+    """
+    cuts = sorted(read_cuts([part], originals_only=True), key=lambda cut: (cut.duration, cut.id))
+    cut = cuts[len(cuts) // 2]
+    return cut, *FeatureReader([cut], cache_hours=0).collate([cut])
 
 
 @torch.inference_mode()

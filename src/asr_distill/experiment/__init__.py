@@ -29,19 +29,27 @@ from asr_distill.experiment.resolved import (
 from asr_distill.experiment.runs import AnyRun, CTCRun, Run
 from asr_distill.experiment.scale import Augmentation, Decoding, Phase, PseudoLabels, Scale, Scoring
 from asr_distill.experiment.study import (
+    ATTENTION,
+    GREEDY,
     Claim,
     Comparison,
     Config,
+    KnowledgeFigure,
     LatticeFigure,
     Relation,
     Row,
+    Samples,
+    SpeedComparison,
     Study,
     Table,
     printed_row,
+    searches,
     systems,
 )
 
 __all__ = [
+    "ATTENTION",
+    "GREEDY",
     "AnyRun",
     "Augmentation",
     "BertSize",
@@ -59,6 +67,7 @@ __all__ = [
     "DecodingRecord",
     "EncoderSize",
     "Features",
+    "KnowledgeFigure",
     "LanguageModelSearch",
     "LanguageModelsRecord",
     "LatticeFigure",
@@ -76,8 +85,10 @@ __all__ = [
     "Row",
     "Run",
     "RunRecord",
+    "Samples",
     "Scale",
     "Scoring",
+    "SpeedComparison",
     "Study",
     "StudyRecord",
     "SyntheticPart",
@@ -87,6 +98,7 @@ __all__ = [
     "nearest",
     "printed_row",
     "read_yaml",
+    "searches",
     "systems",
     "write_if_changed",
 ]

@@ -9,7 +9,10 @@ from asr_distill.experiment.base import nearest
 from asr_distill.experiment.corpora import ManifestPart
 from asr_distill.experiment.runs import CTCRun, Run
 from asr_distill.experiment.scale import Scale
-from asr_distill.experiment.study import Study, systems
+from asr_distill.experiment.study import Study, searches, systems
+
+RESERVED = {"core", "complete", "corpus", "samples", "language_models"}
+"""Names of selections and of tables that are not a study's own."""
 
 
 def check_scale(scale: Scale, *, where: str) -> None:
@@ -53,6 +56,8 @@ def check_study(study: Study, *, scale: Scale, printed: dict[str, Any], where: s
             _check_ctc(run, scale=scale, at=at, of_scale=of_scale)
         _known(run.phase, scale.phases, f"{at}.phase", f"phase {of_scale}")
         _known(run.augmentation, scale.augmentations, f"{at}.augmentation", f"augmentation {of_scale}")
+        if run.recogniser == "transducer":
+            _check_changes(run, scale=scale, at=at, of_scale=of_scale)
         if run.teacher is not None:
             _known(run.teacher, study.runs, f"{at}.teacher", "run of this study")
         if "unlabelled" in run.audio and not scale.parts("unlabelled"):
@@ -60,22 +65,56 @@ def check_study(study: Study, *, scale: Scale, printed: dict[str, Any], where: s
     for name, run in study.runs.items():
         _check_teacher(study, name, run, scale=scale, where=f"{where}: runs.{name}")
     _check_tables(study, scale=scale, printed=printed, where=where)
-    known = systems(study, scale.language_models)
+    known = systems(study, scale)
+    searched = {search for run in study.runs.values() for search in searches(run, scale)}
     for name, claim in study.claims.items():
         for condition in claim.conditions:
             _known(condition, scale.conditions, f"{where}: claims.{name}.conditions", f"condition of '{scale_name}'")
         for comparison in claim.comparisons:
             for side in (comparison.left, comparison.right):
                 _known(side, known, f"{where}: claims.{name}.comparisons", "run of this study")
+        for search in sorted(claim.searches()):
+            _known(search, searched, f"{where}: claims.{name}.speed", "search of this study")
     for title, runs in study.figures.items():
         for run in runs:
             _known(run, study.runs, f"{where}: figures.{title}", "run of this study")
-    if study.lattice is None:
-        return
-    condition = study.lattice.condition
-    _known(condition, scale.conditions, f"{where}: lattice.condition", f"condition of '{scale_name}'")
-    for run in study.lattice.runs:
-        _known(run, study.runs, f"{where}: lattice.runs", "run of this study")
+    _check_utterances(study, scale=scale, where=where, scale_name=scale_name)
+
+
+def _check_utterances(study: Study, *, scale: Scale, where: str, scale_name: str) -> None:
+    """Check what is shown of single utterances: the lattice figure, decoded samples, BERT's knowledge."""
+    for name, part in (("lattice", study.lattice), ("samples", study.samples), ("knowledge", study.knowledge)):
+        if part is None:
+            continue
+        _known(part.condition, scale.conditions, f"{where}: {name}.condition", f"condition of '{scale_name}'")
+        if name != "lattice" and scale.language_models is None:
+            raise ValueError(
+                f"{where}: {name}: shows BERT, but there are no language_models in the scale '{scale_name}'; remove it"
+            )
+    if study.lattice is not None:
+        for run in study.lattice.runs:
+            _known(run, study.runs, f"{where}: lattice.runs", "run of this study")
+    if study.samples is not None:
+        known = systems(study, scale)
+        for key, chosen in (("systems", study.samples.systems.values()), ("compared", study.samples.compared)):
+            for system in chosen:
+                _known(system, known, f"{where}: samples.{key}", "run of this study")
+    if study.knowledge is not None:
+        decoders = [name for name, run in study.runs.items() if run.recogniser == "ctc" and run.decoder_transcribes]
+        for run in study.knowledge.runs:
+            _known(run, decoders, f"{where}: knowledge.runs", "run of this study with an attention decoder")
+
+
+def _check_changes(run: Run, *, scale: Scale, at: str, of_scale: str) -> None:
+    """Check what a run changes of the scale's choices."""
+    if run.teacher_augmentation != "none":
+        _known(run.teacher_augmentation, scale.augmentations, f"{at}.teacher_augmentation", f"augmentation {of_scale}")
+    phase = scale.phases[run.phase]
+    if phase.warmup_steps >= round(run.steps_factor * phase.steps):
+        raise ValueError(
+            f"{at}.steps_factor: {run.steps_factor} leaves {round(run.steps_factor * phase.steps)} steps, which the "
+            f"warm-up of the phase '{run.phase}' ({phase.warmup_steps}) would not survive {of_scale}; write more"
+        )
 
 
 def _check_ctc(run: CTCRun, *, scale: Scale, at: str, of_scale: str) -> None:
@@ -90,10 +129,10 @@ def _check_ctc(run: CTCRun, *, scale: Scale, at: str, of_scale: str) -> None:
         )
     if language_models is None:
         raise ValueError(f"{at}: there are no language_models {of_scale}; CTC recognisers are decoded with an n-gram")
-    wanted = max(run.knowledge.top_k, run.frame_knowledge.top_k if run.frame_knowledge else 0)
-    if run.masks and wanted > language_models.soft_label_top_k:
+    learnt = run.from_bert
+    if learnt is not None and learnt.top_k > language_models.soft_label_top_k:
         raise ValueError(
-            f"{at}: wants BERT's top {wanted}, but language_models.soft_label_top_k is "
+            f"{at}: wants BERT's top {learnt.top_k}, but language_models.soft_label_top_k is "
             f"{language_models.soft_label_top_k} {of_scale}"
         )
 
@@ -109,6 +148,12 @@ def _check_teacher(study: Study, name: str, run: Run, *, scale: Scale, where: st
         teacher = study.runs[teacher].teacher
     if run.teacher is None or run.targets == "hard":
         return
+    dims = [scale.models[study.runs[r].model].encoder.dim for r in (name, run.teacher)]
+    if run.consistency and dims[0] != dims[1]:
+        raise ValueError(
+            f"{where}.consistency: '{run.teacher}' has encoder states of {dims[1]} dimensions and '{name}' of "
+            f"{dims[0]}; only equal ones can be compared"
+        )
     own, its = (scale.models[study.runs[r].model].encoder.stack for r in (name, run.teacher))
     if own != its:
         raise ValueError(
@@ -122,15 +167,14 @@ def _check_tables(study: Study, *, scale: Scale, printed: dict[str, Any], where:
         raise ValueError(f"config/papers/{study.paper}.yaml: has no key 'tables'")
     if not any(table.core for table in study.tables.values()):
         raise ValueError(f"{where}: tables: none is core, so nothing would be built by default; leave core away in one")
-    for reserved in ("core", "complete"):
-        if reserved in study.tables:
-            raise ValueError(f"{where}: tables.{reserved}: the name means several tables; choose another")
+    for name in RESERVED.intersection(study.tables):
+        raise ValueError(f"{where}: tables.{name}: the name is taken by what every study has; choose another")
     for name, table in study.tables.items():
         at = f"{where}: tables.{name}"
         _known(table.printed, printed["tables"], f"{at}.printed", "table of the paper")
         for row in table.rows:
             if row.run is not None:
-                _known(row.run, systems(study, scale.language_models), f"{at}.rows", "run of this study")
+                _known(row.run, systems(study, scale), f"{at}.rows", "run of this study")
             if row.printed is not None:
                 rows = printed["tables"][table.printed]
                 name, _, decoder = row.printed.partition("@")

@@ -22,7 +22,8 @@ from asr_distill.experiment.resolved import (
     StudyRecord,
     TokenizerRecord,
 )
-from asr_distill.experiment.scale import Scale
+from asr_distill.experiment.runs import Run
+from asr_distill.experiment.scale import Augmentation, Scale
 from asr_distill.experiment.study import Config, Study
 from asr_distill.files import write_text
 
@@ -41,18 +42,20 @@ class Experiment:
 
     def run(self, study: str, name: str, *, seed: int) -> RunRecord:
         """Resolve one run of a study."""
-        run = self.studies[study].runs[name]
-        models = self.scale.ctc_models if run.recogniser == "ctc" else self.scale.models
+        run, scale = self.studies[study].runs[name], self.scale
+        if run.recogniser == "ctc":
+            chosen = {"model": scale.ctc_models[run.model], "phase": scale.phases[run.phase]}
+            chosen |= {"augmentation": scale.augmentations[run.augmentation]}
+        else:
+            chosen = resolved_choices(run, scale)
         return RunRecord(
             scale=self.config.scale,
             study=study,
             name=name,
             seed=seed,
             run=run,
-            model=models[run.model],
-            phase=self.scale.phases[run.phase],
-            augmentation=self.scale.augmentations[run.augmentation],
-            features=self.scale.features,
+            **chosen,
+            features=scale.features,
             labelled=self.scale.parts("labelled") if "labelled" in run.audio else (),
             unlabelled=self.scale.parts("unlabelled") if "unlabelled" in run.audio else (),
             dev=self.scale.parts("dev"),
@@ -92,6 +95,20 @@ class Experiment:
             seeds=self.config.seeds,
             printed=self.printed[study],
         )
+
+
+def resolved_choices(run: Run, scale: Scale) -> dict[str, Record]:
+    """Return the scale's model, phase and augmentations as a run of a transducer changes them."""
+    model, phase = scale.models[run.model], scale.phases[run.phase]
+    if run.activation is not None:
+        encoder = model.encoder.model_copy(update={"activation": run.activation})
+        model = model.model_copy(update={"encoder": encoder})
+    return {
+        "model": model,
+        "phase": phase.multiplied(steps=run.steps_factor, batch=run.batch_factor),
+        "augmentation": scale.augmentations[run.augmentation].multiplied(run.mask_factor),
+        "teacher_augmentation": scale.augmentations.get(run.teacher_augmentation, Augmentation()),
+    }
 
 
 def load_experiment(values: Mapping[str, Any], *, root: Path) -> Experiment:
@@ -157,7 +174,16 @@ def validated(record: type[R], values: object, *, where: str) -> R:
     except ValidationError as error:
         first = error.errors()[0]
         # pydantic names the branch of the union in the location, YAML does not
-        tags = ("synthetic", "librispeech", "librilight", "manifests", "transducer", "ctc")
+        tags = (
+            "synthetic",
+            "librispeech",
+            "librilight",
+            "manifests",
+            "transducer",
+            "ctc",
+            "new_bert",
+            "pretrained_bert",
+        )
         location = ".".join(str(part) for part in first["loc"] if part not in tags)
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "union_tag_invalid":

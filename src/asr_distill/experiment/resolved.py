@@ -68,6 +68,8 @@ class RunRecord(ResolvedRecord):
     model: ModelSize | CTCSize
     phase: Phase
     augmentation: Augmentation
+    teacher_augmentation: Augmentation = Augmentation()
+    """What a teacher hears that gives soft targets."""
     features: Features
     labelled: tuple[str, ...]
     """Parts with human transcripts that the run trains on."""
@@ -94,12 +96,17 @@ class StudyRecord(ResolvedRecord):
 
     def systems(self) -> dict[str, tuple[Name, str]]:
         """Return everything whose word errors are counted: its name -> run, and file below the run's folder."""
-        return systems(self.study, self.scale.language_models)
+        return systems(self.study, self.scale)
+
+    @property
+    def ctc_runs(self) -> tuple[Name, ...]:
+        """Return the runs whose recogniser has a CTC head; they are decoded in several ways."""
+        return tuple(name for name, run in self.study.runs.items() if run.recogniser == "ctc")
 
     @property
     def uses_language_models(self) -> bool:
         """Whether any run learns from a language model or is decoded with one."""
-        return any(run.recogniser == "ctc" for run in self.study.runs.values())
+        return bool(self.ctc_runs)
 
     @staticmethod
     def run_folder(run: Name, seed: int) -> str:

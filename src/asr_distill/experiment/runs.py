@@ -34,8 +34,21 @@ class Run(Record):
     """What soft targets mean on the lattice, and with which weights; see `LatticeWeights` in losses/lattice.py."""
     fast_emit: Annotated[float, Field(ge=0)] = 0.0
     """Lambda of FastEmit (Yu et al. 2021), beside the transducer loss."""
+    consistency: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the distance between the encoder states of student and teacher (Hwang et al. 2022, Table 14)."""
     audio: tuple[Literal["labelled", "unlabelled"], ...] = ("labelled", "unlabelled")
     augmentation: str
+    """An augmentation of the scale: what the student hears."""
+    teacher_augmentation: str = "none"
+    """What a teacher hears that gives soft targets; its pseudo-labels are always of clean speech."""
+    mask_factor: Annotated[float, Field(ge=0)] = 1.0
+    """Times the numbers of masks of the augmentation, whose widths stay; rounded."""
+    activation: Literal["squared_relu", "swish"] | None = None
+    """Of the feed-forward modules, instead of the model role's."""
+    steps_factor: Positive = 1.0
+    """Times the steps of the phase; a teacher stopped early is a weak one."""
+    batch_factor: Positive = 1.0
+    """Times the utterances of the phase's batches; rounded."""
 
     @model_validator(mode="after")
     def _check(self) -> Run:
@@ -53,6 +66,10 @@ class Run(Record):
             raise ValueError("soft_losses: is empty; name at least one loss, as in {divergence: 1}")
         if fixed == 1 and (self.teacher_shift or self.soft_losses != {"divergence": 1.0}):
             raise ValueError(f"soft_losses, teacher_shift: {self.targets} targets have none; use soft or mixed ones")
+        if fixed == 1 and (self.consistency or self.teacher_augmentation != "none"):
+            raise ValueError(
+                f"consistency, teacher_augmentation: no teacher listens with {self.targets} targets; use soft or mixed"
+            )
         if fixed == 0 and self.fast_emit:
             raise ValueError("fast_emit: goes with a transducer loss, which soft targets have not; use mixed ones")
         return self
@@ -140,9 +157,9 @@ class CTCRun(Record):
         return (f"{self.from_bert.mask}_hidden_states" if hidden_states else self.from_bert.mask,)
 
     @property
-    def masks(self) -> tuple[str, ...]:
-        """Return the name of the soft labels."""
-        return self.soft_labels
+    def decoder_transcribes(self) -> bool:
+        """Whether there is a decoder that learnt to predict tokens."""
+        return self.decoder != "none" and self.knowledge.hidden_states == "none"
 
     @property
     def targets(self) -> Literal["no decoder", "transcript", "BERT"]:

@@ -36,6 +36,11 @@ class Augmentation(Record):
     noise: Annotated[float, Field(ge=0)] = 0.0
     """FreqNoise's largest standard deviation (paper: 0.14)."""
 
+    def multiplied(self, factor: float) -> Augmentation:
+        """Return the same augmentation with `factor` times as many masks, rounded half up."""
+        masks = {name: int(getattr(self, name) * factor + 0.5) for name in ("frequency_masks", "time_masks")}
+        return self.model_copy(update=masks)
+
 
 class Phase(Record):
     """The budget of one training run: steps, batch, optimisation."""
@@ -67,6 +72,17 @@ class Phase(Record):
     dev_utterances: PositiveInt = 100
     """Utterances of each dev set looked at during training."""
     checkpoint_seconds: Positive = 60.0
+
+    def multiplied(self, *, steps: float, batch: float) -> Phase:
+        """Return the phase with so many times its steps and its utterances in a batch, at least one of each.
+
+        Raises:
+            ValueError: when the warm-up would not end.
+        """
+        values = self.model_dump()
+        values["steps"] = max(1, round(steps * self.steps))
+        values["batch_utterances"] = max(1, int(batch * self.batch_utterances + 0.5))
+        return Phase.model_validate(values)
 
     @model_validator(mode="after")
     def _check(self) -> Phase:

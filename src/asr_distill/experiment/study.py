@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
-from asr_distill.experiment.base import Condition, Count, Name, Record
-from asr_distill.experiment.language_models import LanguageModels
+from pydantic import model_validator
+
+from asr_distill.experiment.base import Condition, Count, Name, Positive, PositiveInt, Record
 from asr_distill.experiment.runs import AnyRun
+from asr_distill.experiment.scale import Scale
 
 Relation = Literal["<", "<=", "not <"]
+GREEDY, ATTENTION = "greedy", "attention"
+"""Searches of a CTC recogniser, beside beam_<size>."""
 
 
 class Row(Record):
@@ -48,19 +52,49 @@ class Comparison(Record):
     right: str
 
 
+class SpeedComparison(Record):
+    """Two searches of CTC recognisers: the slow one takes at least so many times as long as the fast one."""
+
+    slow: str
+    """greedy, beam_<size> or attention."""
+    fast: str
+    at_least: Positive
+
+
 class Claim(Record):
     """A statement of the paper and the comparisons that decide it."""
 
     statement: str
     reported: str
     """What the paper's own figures say."""
-    conditions: tuple[Condition, ...]
-    comparisons: tuple[Comparison, ...]
+    conditions: tuple[Condition, ...] = ()
+    """Under which each comparison of word error rates must hold."""
+    comparisons: tuple[Comparison, ...] = ()
+    speed: tuple[SpeedComparison, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Claim:
+        if not self.comparisons and not self.speed:
+            raise ValueError("comparisons: nothing decides the claim; name comparisons, or speed for searches")
+        if bool(self.comparisons) != bool(self.conditions):
+            raise ValueError("conditions: go with comparisons of word error rates; write both or neither")
+        return self
 
     def runs(self) -> set[str]:
-        """Return the runs that decide the claim."""
+        """Return the runs whose word error rates decide the claim."""
         sides = (side for comparison in self.comparisons for side in (comparison.left, comparison.right))
         return {side.partition("@")[0] for side in sides}
+
+    def searches(self) -> set[str]:
+        """Return the searches whose speed decides the claim."""
+        return {search for comparison in self.speed for search in (comparison.slow, comparison.fast)}
+
+    def decidable(self, runs: Mapping[str, AnyRun]) -> bool:
+        """Return whether these runs decide the claim: all that it names, and for its searches some that have them."""
+        ctc = [run for run in runs.values() if run.recogniser == "ctc"]
+        with_decoder = [run for run in ctc if run.decoder_transcribes]
+        searched = with_decoder if ATTENTION in self.searches() else ctc
+        return self.runs() <= runs.keys() and bool(searched or not self.speed)
 
 
 class LatticeFigure(Record):
@@ -68,6 +102,32 @@ class LatticeFigure(Record):
 
     runs: tuple[str, ...]
     condition: Condition = "clean"
+
+
+class Samples(Record):
+    """Which transcripts the table of decoded samples shows, utterance by utterance."""
+
+    systems: dict[str, str]
+    """Name shown -> run, or <run>@<search>; in the order of the rows."""
+    condition: Condition = "other"
+    """Whose test part the utterances are of."""
+    utterances: PositiveInt = 8
+    compared: tuple[str, str]
+    """Two systems: utterances are shown on which their transcripts differ."""
+
+    @property
+    def runs(self) -> set[str]:
+        """Return the runs whose transcripts are shown or compared."""
+        return {system.partition("@")[0] for system in (*self.systems.values(), *self.compared)}
+
+
+class KnowledgeFigure(Record):
+    """Whose attention decoders are shown beside BERT, for the utterance of median length of a test part."""
+
+    runs: tuple[str, ...]
+    condition: Condition = "clean"
+    top: PositiveInt = 24
+    """Tokens shown: those with the highest probabilities."""
 
 
 class Study(Record):
@@ -82,6 +142,8 @@ class Study(Record):
     figures: dict[str, tuple[str, ...]] = {}
     """Groups of runs for the plots by target kind: panel title -> runs."""
     lattice: LatticeFigure | None = None
+    samples: Samples | None = None
+    knowledge: KnowledgeFigure | None = None
     deviations: tuple[str, ...] = ()
 
     def selections(self) -> dict[str, tuple[str, ...]]:
@@ -99,32 +161,43 @@ class Study(Record):
             if teacher is not None and teacher not in needed:
                 needed.add(teacher)
                 waiting.append(teacher)
-        figures = {title: tuple(run for run in runs if run in needed) for title, runs in self.figures.items()}
+        runs = {name: run for name, run in self.runs.items() if name in needed}
+        figures = {title: tuple(run for run in group if run in needed) for title, group in self.figures.items()}
+        shown = {"lattice": self.lattice, "samples": self.samples, "knowledge": self.knowledge}
         return self.model_copy(
             update={
-                "runs": {name: run for name, run in self.runs.items() if name in needed},
+                "runs": runs,
                 "tables": kept,
-                "claims": {name: claim for name, claim in self.claims.items() if claim.runs() <= needed},
-                "figures": {title: runs for title, runs in figures.items() if runs},
-                "lattice": self.lattice if self.lattice is not None and needed.issuperset(self.lattice.runs) else None,
+                "claims": {name: claim for name, claim in self.claims.items() if claim.decidable(runs)},
+                "figures": {title: group for title, group in figures.items() if group},
+                **{name: part if part and needed.issuperset(part.runs) else None for name, part in shown.items()},
             }
         )
 
 
-def systems(study: Study, language_models: LanguageModels | None) -> dict[str, tuple[Name, str]]:
+def systems(study: Study, scale: Scale) -> dict[str, tuple[Name, str]]:
     """Return everything whose word errors are counted: its name -> run, and file below the run's folder.
 
     A run decoded in one way is a system of the same name. A CTC run is that for greedy search, and is followed by
-    <run>@beam_<size> and, where it has a decoder, <run>@attention.
+    <run>@beam_<size>, where it has a decoder <run>@attention, and for every encoder layer below the final one
+    <run>@layer_<n>, which the CTC head reads greedily.
     """
     found: dict[str, tuple[Name, str]] = {}
     for name, run in study.runs.items():
         found[name] = (name, "hypotheses.jsonl")
-        if run.recogniser == "ctc" and language_models is not None:
-            searches = [f"beam_{size}" for size in language_models.search.beam_sizes]
-            searches += ["attention"] if run.decoder != "none" else []
-            found |= {f"{name}@{search}": (name, f"searches/{search}.jsonl") for search in searches}
+        if run.recogniser == "ctc":
+            layers = range(1, scale.ctc_models[run.model].encoder.layers)
+            others = [*searches(run, scale)[1:], *(f"layer_{layer}" for layer in layers)]
+            found |= {f"{name}@{other}": (name, f"searches/{other}.jsonl") for other in others}
     return found
+
+
+def searches(run: AnyRun, scale: Scale) -> tuple[str, ...]:
+    """Return the searches that a CTC run is decoded by, all of which are timed; none for another run."""
+    if run.recogniser != "ctc":
+        return ()
+    sizes = scale.language_models.search.beam_sizes if scale.language_models is not None else ()
+    return (GREEDY, *(f"beam_{size}" for size in sizes), *((ATTENTION,) if run.decoder_transcribes else ()))
 
 
 class Config(Record):

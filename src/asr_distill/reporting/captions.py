@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from asr_distill.experiment import LatticeFigure, StudyRecord
+from asr_distill.experiment import KnowledgeFigure, LatticeFigure, StudyRecord
 
+HIGHEST_WER = 110.0
+"""Percent at which the axis of wer_by_layer ends, so that layers on which the head was trained can be told apart."""
 TITLES = {
     "wer_by_target": "Word error rate by kind of target",
     "learning_curves": "Learning curves",
     "lattice": "Transducer lattices",
     "augmentation": "Frequency augmentation",
+    "knowledge": "BERT's knowledge and what attention decoders learnt",
+    "wer_by_layer": "Word error rate by encoder layer",
     "speed_and_memory": "Speed and memory",
+    "wer_against_rtf": "Word error rate against real-time factor",
 }
 
 
@@ -36,7 +41,18 @@ def captions(study: StudyRecord) -> dict[str, str]:
             "different quantities: compare their shape, not their height."
         ),
     }
-    return found if study.study.lattice is None else found | _illustrations(study, study.study.lattice)
+    if study.study.lattice is not None:
+        found |= _illustrations(study, study.study.lattice)
+    if study.study.knowledge is not None:
+        found["knowledge"] = _knowledge(study, study.study.knowledge)
+    if study.ctc_runs:
+        found["wer_by_layer"] = (
+            "Word error rate of greedy search with the CTC head on the final encoder layer and on each layer below it. "
+            "The head was trained on the final layer, and on layers below it only in runs with intermediate CTC. Bars "
+            f"are {level} bootstrap intervals over {scope}. The axis is logarithmic and ends at {HIGHEST_WER:g} %: "
+            "rates above it are cut off. Runs stand a little beside each other."
+        )
+    return found
 
 
 def _illustrations(study: StudyRecord, lattice: LatticeFigure) -> dict[str, str]:
@@ -55,13 +71,43 @@ def _illustrations(study: StudyRecord, lattice: LatticeFigure) -> dict[str, str]
     }
 
 
+def _knowledge(study: StudyRecord, figure: KnowledgeFigure) -> str:
+    seed = f", of training seed {study.seeds[0]}" if len(study.seeds) > 1 else ""
+    return (
+        f"Probability of tokens at each place of one sentence, the utterance of median length of "
+        f"{study.scale.conditions[figure.condition]}. BERT sees all other tokens of the reference and hears nothing. "
+        f"Attention decoders{seed} read the encoder's final layer and see the tokens before; what they give to the end "
+        f"of the sentence is left out. Rows are the {figure.top} tokens with the highest probability anywhere: a token "
+        "of the reference stands where it first occurs there, any other where it is most probable. Dots mark the "
+        "reference; “_” begins a word."
+    )
+
+
 def speed_caption(study: StudyRecord) -> str:
     """Return the caption of speed_and_memory, whose figures vary from run to run."""
     seeds = " Means over seeds." if len(study.seeds) > 1 else ""
+    tuning = " The decoding job of a CTC recogniser tunes and runs all its searches." if study.ctc_runs else ""
     return (
         f"Wall time and peak resident memory of the training job, and real-time factor of the decoding job (its wall "
         f"time, start-up included, over the duration of the speech), as measured in this very run.{seeds} They depend "
-        "on the machine and its load."
+        f"on the machine and its load.{tuning}"
+    )
+
+
+def times_captions(study: StudyRecord) -> dict[str, str]:
+    """Return the caption of every figure that `write_times` draws: they vary from run to run."""
+    found = {"speed_and_memory": speed_caption(study)}
+    return found | {"wer_against_rtf": _trade_off(study)} if study.ctc_runs else found
+
+
+def _trade_off(study: StudyRecord) -> str:
+    seeds = " Means over seeds." if len(study.seeds) > 1 else ""
+    return (
+        "Word error rate of every CTC run and search against its real-time factor from stored features to text "
+        "(reading, encoder and search), both logarithmic, as measured in this very run on all test parts together. "
+        "Markers tell searches, colours what the run's decoder learnt; a faint line joins the searches of a run. Bars "
+        f"are {100 * study.scale.scoring.confidence:g} % bootstrap intervals of the word error rate.{seeds} Real-time "
+        "factors depend on the machine and its load."
     )
 
 

@@ -8,32 +8,35 @@ from pathlib import Path
 
 import pandas as pd
 
-from asr_distill.experiment import Claim, Comparison, Condition, StudyRecord
-from asr_distill.reporting.grid import Column, Grid, latex, markdown
+from asr_distill.experiment import Claim, Comparison, Condition, SpeedComparison, StudyRecord
+from asr_distill.reporting.grid import Column, Grid, count, latex, markdown, run_name
 from asr_distill.reporting.inputs import read_errors
+from asr_distill.reporting.real_time import real_time_frame, search_ratio
 from asr_distill.reporting.scores import generator, percent
-from asr_distill.reporting.tables import count, with_interval
+from asr_distill.reporting.tables import with_interval
 from asr_distill.scoring.significance import FEW_SPEAKERS, Difference, wer_difference
-from asr_distill.scoring.verdict import interval_confidence, judge, judge_claim, rules
+from asr_distill.scoring.verdict import interval_confidence, judge, judge_claim, judge_speed, rules, speed_rules
 
 
-def write_claims(study: Path, *, errors: Path, output: Path) -> None:
+def write_claims(study: Path, *, errors: Path, runs: Path, output: Path) -> None:
     """Decide the claims of a study and write <output>/claims.csv, .md and .tex.
 
     Args:
         study: the resolved study.yaml.
         errors: errors.csv.
+        runs: folder that holds <run>/seed<seed>/decoding.json of CTC runs.
         output: folder of the claims.
 
     Raises:
-        ValueError: when a claim's condition has no words to decide it on.
+        ValueError: when a claim's condition has no words to decide it on, or a run was not timed.
     """
     record = StudyRecord.read(study)
-    decided = decide_claims(record, errors=read_errors(errors))
+    speeds = real_time_frame(record, runs=runs)
+    decided = decide_claims(record, errors=read_errors(errors), speeds=speeds)
     grids = claim_grids(record, decided)
     output.mkdir(parents=True, exist_ok=True)
     decided.to_csv(output / "claims.csv", index=False, lineterminator="\n")
-    text = "\n".join(markdown(grid, level=level) for level, grid in enumerate(grids, start=1))
+    text = "\n".join(markdown(grid, level=1 if grid is grids[0] else 2) for grid in grids)
     (output / "claims.md").write_text(text, encoding="utf-8")
     (output / "claims.tex").write_text("\n".join(latex(grid) for grid in grids), encoding="utf-8")
 
@@ -43,10 +46,16 @@ CLAIM_COLUMNS = [
     *["difference", "low", "high", "confidence", "relative", "p_value", "margin", "words", "speakers", "seeds"],
     *["replicates", "reason", "verdict", "claim_verdict"],
 ]
+SPEED_COLUMNS = ["ratio", "ratio_alone", "runs"]
+"""Follow where a claim is about speed; in its rows low and high bound the ratio, and what is about WER is empty."""
 
 
-def decide_claims(study: StudyRecord, *, errors: pd.DataFrame) -> pd.DataFrame:
-    """Return one row of text per claim, condition and comparison; rates and bounds are percent, `relative` too."""
+def decide_claims(study: StudyRecord, *, errors: pd.DataFrame, speeds: pd.DataFrame) -> pd.DataFrame:
+    """Return one row of text per claim, condition and comparison; rates and bounds are percent, `relative` too.
+
+    A comparison of speed is one row: left and right are searches, `ratio` is how many times as long left takes as
+    right, from features to text, and `ratio_alone` the same of the searches alone.
+    """
     rows = []
     for name, claim in study.study.claims.items():
         own = [
@@ -54,9 +63,11 @@ def decide_claims(study: StudyRecord, *, errors: pd.DataFrame) -> pd.DataFrame:
             for condition in _distinct_conditions(study, claim)
             for comparison in claim.comparisons
         ]
+        own += [_decide_speed(study, name, claim, comparison, speeds=speeds) for comparison in claim.speed]
         verdict = judge_claim(row["verdict"] for row in own)
         rows += [{**row, "claim_verdict": verdict} for row in own]
-    return pd.DataFrame(rows, columns=CLAIM_COLUMNS)
+    about_speed = any(claim.speed for claim in study.study.claims.values())
+    return pd.DataFrame(rows, columns=[*CLAIM_COLUMNS, *(SPEED_COLUMNS if about_speed else [])]).fillna("")
 
 
 def _distinct_conditions(study: StudyRecord, claim: Claim) -> list[Condition]:
@@ -65,9 +76,16 @@ def _distinct_conditions(study: StudyRecord, claim: Claim) -> list[Condition]:
     return list(reversed(by_part.values()))
 
 
-def claim_grids(study: StudyRecord, decided: pd.DataFrame) -> tuple[Grid, Grid]:
-    """Return two tables for people, of the rows of `decide_claims`: the claims, and what decides them."""
-    return _claims_grid(study, decided), _comparisons_grid(study, decided)
+def claim_grids(study: StudyRecord, decided: pd.DataFrame) -> tuple[Grid, ...]:
+    """Return tables for people, of the rows of `decide_claims`: the claims, and what decides them."""
+    timed = is_about_speed(decided)
+    grids = [_claims_grid(study, decided), _comparisons_grid(study, decided[~timed])]
+    return (*grids, _speed_grid(study, decided[timed])) if timed.any() else tuple(grids)
+
+
+def is_about_speed(decided: pd.DataFrame) -> pd.Series:
+    """Return which rows of claims.csv compare speed instead of word error rates."""
+    return decided["left_wer"] == ""
 
 
 def headline(decided: pd.DataFrame) -> dict[str, list[str]]:
@@ -82,11 +100,6 @@ def undecided(study: StudyRecord) -> str:
     if not study.undecided:
         return ""
     return f" Not decided here, for want of runs: {', '.join(study.undecided)}; `snakemake complete` decides all."
-
-
-def run_name(run: str) -> str:
-    """Return a run's name for people."""
-    return run.replace("_", " ")
 
 
 def _decide(
@@ -120,6 +133,33 @@ def _decide(
         "replicates": str(found.replicates),
         "reason": found.reason,
         "verdict": judge(relation, low=found.low, high=found.high, left=found.left, right=found.right, margin=margin),
+    }
+
+
+def _decide_speed(
+    study: StudyRecord, name: str, claim: Claim, comparison: SpeedComparison, *, speeds: pd.DataFrame
+) -> dict[str, str]:
+    """Return one row of claims.csv on speed but for the claim's verdict."""
+    found, alone = (
+        search_ratio(speeds, comparison, measure=measure, confidence=study.scale.scoring.confidence)
+        for measure in ("end_to_end", "alone")
+    )
+    return {
+        "claim": name,
+        "statement": claim.statement,
+        "reported": claim.reported,
+        "left": comparison.slow,
+        "relation": f">= {comparison.at_least:g} x",
+        "right": comparison.fast,
+        "low": f"{found.low:.3f}",
+        "high": f"{found.high:.3f}",
+        "confidence": f"{study.scale.scoring.confidence:g}",
+        "seeds": str(len(study.seeds)),
+        "reason": found.reason,
+        "verdict": judge_speed(low=found.low, high=found.high, at_least=comparison.at_least),
+        "ratio": f"{found.ratio:.3f}",
+        "ratio_alone": f"{alone.ratio:.3f}",
+        "runs": str(found.runs),
     }
 
 
@@ -189,6 +229,41 @@ def _comparison_cells(row: dict[str, str]) -> tuple[str, ...]:
         "n/a" if math.isnan(p_value) else (f"{p_value:.3f}" if p_value >= 0.001 else "< 0.001"),
         count(int(row["words"])),
         row["speakers"],
+        row["seeds"],
+    )
+
+
+def _speed_grid(study: StudyRecord, decided: pd.DataFrame) -> Grid:
+    left = [Column(label="claim", align="left"), Column(label="compared", align="left")]
+    ratios = [Column(label=label, group="ratio of RTF") for label in ("end to end", "search alone")]
+    rest = [Column(label="recognisers"), Column(label="seeds")]
+    return Grid(
+        name=f"{study.name}-speed",
+        title="The comparisons of speed that decide the claims",
+        caption=(
+            "Ratios of real-time factors on the test parts: geometric means over CTC recognisers and training seeds, "
+            "with their t-interval."
+        ),
+        columns=(*left, *ratios, Column(label="level"), Column(label="verdict", align="left"), *rest),
+        rows=tuple(_speed_cells(row) for row in decided.to_dict("records")),
+        notes=(
+            *speed_rules(study.scale.scoring),
+            *(f"n/a: {reason}." for reason in decided["reason"].unique() if reason),
+            "These are measurements, which vary from run to run.",
+        ),
+    )
+
+
+def _speed_cells(row: dict[str, str]) -> tuple[str, ...]:
+    factor = row["relation"].removeprefix(">= ").removesuffix(" x")
+    return (
+        row["claim"],
+        f"{run_name(row['left'])} at least {factor} times as long as {run_name(row['right'])}",
+        with_interval(row["ratio"], row["low"], row["high"]),
+        f"{float(row['ratio_alone']):.1f}",
+        f"{100 * float(row['confidence']):g} %",
+        row["verdict"],
+        row["runs"],
         row["seeds"],
     )
 

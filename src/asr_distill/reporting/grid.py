@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from itertools import groupby
 from pathlib import Path
@@ -111,6 +112,28 @@ def _latex_heads(grid: Grid) -> list[str]:
             rules.append(rf"\cmidrule(lr){{{first}-{first + span - 1}}}")
         first += span
     return [" & ".join(cells) + r" \\", " ".join(rules), heads]
+
+
+def run_name(run: str) -> str:
+    """Return a run's name for people."""
+    return run.replace("_", " ")
+
+
+def count(number: float) -> str:
+    """Return a whole number with thin spaces between thousands; "" when it is missing."""
+    return "" if math.isnan(number) else f"{round(number):,}".replace(",", "\u202f")
+
+
+def plural(number: float, noun: str) -> str:
+    """Return "1 speaker" or "12 speakers"."""
+    return f"{count(number)} {noun}{'' if round(number) == 1 else 's'}"
+
+
+def significant(number: float, *, digits: int = 2) -> str:
+    """Return a positive number with so many significant digits at least, without exponent; "" when it is missing."""
+    if math.isnan(number):
+        return ""
+    return f"{number:.{max(0, digits - 1 - math.floor(math.log10(number)))}f}"
 
 
 def escape_markdown(text: str) -> str:

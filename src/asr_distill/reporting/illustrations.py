@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from asr_distill.experiment import StudyRecord
 from asr_distill.reporting import style
 from asr_distill.reporting.claims import run_name
+from asr_distill.reporting.inputs import read_arrays
 
 Arrays = Mapping[str, NDArray]
 SPECTROGRAMS = {"spectrogram": "original", "warped": "FreqWarp", "noised": "FreqNoise"}
@@ -26,14 +27,9 @@ def read_illustrations(path: Path, study: StudyRecord) -> Arrays:
     Keys: spectrogram, warped, noised: (T, F) log-mel energies; tokens: (U,) text; utterance, reference: text; and per
     run of the study's lattice figure <run>/occupancy, <run>/blank, <run>/label: (T, U + 1) probabilities.
     """
-    with np.load(path, allow_pickle=False) as file:
-        arrays = dict(file)
     wanted = [*SPECTROGRAMS, "tokens", "utterance", "reference"]
     wanted += [f"{run}/{posterior}" for run in study.study.lattice.runs for posterior in POSTERIORS]
-    missing = [key for key in wanted if key not in arrays]
-    if missing:
-        raise ValueError(f"{path}: lacks {', '.join(missing)}; write the illustrations of this study again")
-    return arrays
+    return read_arrays(path, wanted, again="write the illustrations of this study again")
 
 
 def lattice_figure(study: StudyRecord, arrays: Arrays) -> Figure:
@@ -107,11 +103,11 @@ def _draw_lattice(panel: Axes, posterior: NDArray, *, seconds: float) -> AxesIma
 def _label_tokens(panel: Axes, tokens: list[str]) -> None:
     """Name the label that each row of nodes waits for; the last row has emitted them all."""
     every = max(1, len(tokens) // 24)
-    names = [_plain(token) for token in tokens] + ["end"]
+    names = [plain_token(token) for token in tokens] + ["end"]
     panel.set_yticks(range(0, len(names), every), names[::every], fontsize=6.5)
     panel.tick_params(axis="y", length=0)
 
 
-def _plain(token: str) -> str:
+def plain_token(token: str) -> str:
     """Show SentencePiece's word boundary as a low line, and keep Matplotlib from reading mathematics into dollars."""
     return token.replace("▁", "_").replace("$", r"\$")

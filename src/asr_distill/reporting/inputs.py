@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import zipfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal, TypeVar
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from asr_distill.experiment import StudyRecord
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class Training(BaseModel):
@@ -30,20 +37,52 @@ class Training(BaseModel):
     device: str
 
 
+class DecodedPart(BaseModel):
+    """What decoding one part with a CTC recogniser took."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    part: str
+    audio_seconds: float
+    seconds: dict[str, float]
+    """Of reading features ("features"), of the encoder with its CTC head ("encoder"), and of each search."""
+
+
+class Timing(BaseModel):
+    """The summary that decoding with a CTC recogniser leaves in decoding.json; keys not named here are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+    threads: int
+    device: str
+    batch_seconds: float
+    """Largest batch in seconds of speech, padding included."""
+    parts: tuple[DecodedPart, ...]
+
+
 def read_trainings(study: StudyRecord, *, runs: Path) -> dict[tuple[str, int], Training]:
     """Read training.json of every run and seed of a study, by (run, seed).
 
     Raises:
         ValueError: naming the file and what is wrong in it.
     """
-    trainings = {}
-    for run, seed in run_seeds(study):
-        path = runs / study.run_folder(run, seed) / "training.json"
-        try:
-            trainings[run, seed] = Training.model_validate(json.loads(_text(path)))
-        except (ValidationError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path}: {' '.join(str(error).split())}; train the run again") from None
-    return trainings
+    return {
+        (run, seed): _read_json(runs / study.run_folder(run, seed) / "training.json", Training, again="train the run")
+        for run, seed in run_seeds(study)
+    }
+
+
+def read_timings(study: StudyRecord, *, runs: Path) -> dict[tuple[str, int], Timing]:
+    """Read decoding.json of every CTC run and seed of a study, by (run, seed).
+
+    Raises:
+        ValueError: naming the file and what is wrong in it.
+    """
+    return {
+        (run, seed): _read_json(runs / study.run_folder(run, seed) / "decoding.json", Timing, again="decode the run")
+        for run, seed in run_seeds(study)
+        if run in study.ctc_runs
+    }
 
 
 def read_curves(study: StudyRecord, *, runs: Path) -> dict[tuple[str, int], pd.DataFrame]:
@@ -88,9 +127,44 @@ def read_overview(path: Path) -> pd.DataFrame:
     return overview
 
 
+def read_arrays(path: Path, wanted: Iterable[str], *, again: str) -> dict[str, NDArray]:
+    """Read an npz file that holds at least the arrays `wanted`; `again` says how to make it anew.
+
+    Raises:
+        ValueError: naming the file and what it lacks.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: not readable as npz ({error}); {again}") from None
+    missing = [name for name in wanted if name not in arrays]
+    if missing:
+        raise ValueError(f"{path}: lacks {', '.join(missing)}; {again}")
+    return arrays
+
+
+def read_knowledge(path: Path, part: Literal["samples", "figure"], names: Iterable[str]) -> dict[str, NDArray]:
+    """Read the arrays of one part of knowledge.npz, named without it.
+
+    Raises:
+        ValueError: naming the file and what it lacks.
+    """
+    wanted = {f"{part}/{name}": name for name in names}
+    arrays = read_arrays(path, wanted, again="write the knowledge of this study again")
+    return {name: arrays[key] for key, name in wanted.items()}
+
+
 def run_seeds(study: StudyRecord) -> list[tuple[str, int]]:
     """Return every run of a study with every seed, in the order of the config."""
     return [(run, seed) for run in study.study.runs for seed in study.seeds]
+
+
+def _read_json(path: Path, record: type[M], *, again: str) -> M:
+    try:
+        return record.model_validate(json.loads(_text(path)))
+    except (ValidationError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}; {again} again") from None
 
 
 def _text(path: Path) -> str:

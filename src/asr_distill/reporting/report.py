@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,14 @@ import jinja2
 import pandas as pd
 
 from asr_distill.experiment import StudyRecord
-from asr_distill.reporting.captions import TITLES, captions, speed_caption
+from asr_distill.reporting.captions import TITLES, captions, times_captions
 from asr_distill.reporting.claims import claim_grids, headline
 from asr_distill.reporting.grid import NOTHING, Grid
 from asr_distill.reporting.inputs import read_claims, read_overview, read_scores, read_trainings
+from asr_distill.reporting.language_models import language_models_grid
 from asr_distill.reporting.provenance import read_provenance
+from asr_distill.reporting.real_time import real_time_frame, real_time_grid
+from asr_distill.reporting.samples import samples_grid
 from asr_distill.reporting.tables import corpus_grid, plural, table_frame, table_grid
 from asr_distill.reporting.times import times_grid
 
@@ -35,6 +38,9 @@ def write_report(
     times: Path,
     provenance: Path,
     output: Path,
+    knowledge: Path | None = None,
+    references: Mapping[str, Path] | None = None,
+    language_models: Path | None = None,
 ) -> None:
     """Write the report; it needs no other file and asks for nothing over the network.
 
@@ -45,9 +51,12 @@ def write_report(
         runs: folder that holds <run>/seed<seed>/training.json.
         overview: the corpus overview.
         figures: folder of the figures that `write_figures` drew.
-        times: folder of times.csv and speed_and_memory.svg.
+        times: folder of times.csv, speed_and_memory.svg and, for CTC runs, real_time_factors.csv, wer_against_rtf.svg.
         provenance: provenance.json.
         output: the HTML file.
+        knowledge: knowledge.npz, for a study that has decoded samples, which are then shown.
+        references: references.jsonl of each scored part, by name of the part, for these samples.
+        language_models: folder of the language models, for a study whose runs use them.
     """
     record, scored, decided = StudyRecord.read(study), read_scores(scores), read_claims(claims)
     page = _template().render(
@@ -55,10 +64,11 @@ def write_report(
         verdicts=headline(decided),
         claim_grids=claim_grids(record, decided),
         tables=list(_tables(record, scores=scored, runs=runs)),
+        samples=knowledge and samples_grid(record, references=references, runs=runs, knowledge=knowledge),
         figures=[_figure(name, text, folder=figures) for name, text in captions(record).items()],
         corpus=corpus_grid(record, read_overview(overview)),
-        times=times_grid(record, pd.read_csv(times / "times.csv")),
-        speed=_figure("speed_and_memory", speed_caption(record), folder=times),
+        language_models=language_models and language_models_grid(record, folder=language_models),
+        times=list(_times(record, folder=times)),
         deviations=(*record.scale.deviations, *record.study.deviations),
         provenance=read_provenance(provenance),
     )
@@ -67,10 +77,19 @@ def write_report(
 
 
 def _tables(study: StudyRecord, *, scores: pd.DataFrame, runs: Path) -> Iterator[Grid]:
-    trainings = read_trainings(study, runs=runs)
+    measured = {"trainings": read_trainings(study, runs=runs), "speeds": real_time_frame(study, runs=runs)}
     for name, table in study.study.tables.items():
-        frame = table_frame(study, table, scores=scores, trainings=trainings)
+        frame = table_frame(study, table, scores=scores, **measured)
         yield table_grid(study, name, frame=frame, scores=scores)
+
+
+def _times(study: StudyRecord, *, folder: Path) -> Iterator[tuple[dict[str, Any], Grid]]:
+    """Yield what varies from run to run, a figure and a table at a time."""
+    grids = [times_grid(study, pd.read_csv(folder / "times.csv"))]
+    if study.ctc_runs:
+        grids.append(real_time_grid(study, pd.read_csv(folder / "real_time_factors.csv")))
+    for (name, caption), grid in zip(times_captions(study).items(), grids, strict=True):
+        yield _figure(name, caption, folder=folder), grid
 
 
 def _template() -> jinja2.Template:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from asr_distill.experiment import Row, StudyRecord, Table, printed_row
-from asr_distill.reporting.grid import Column, Grid, write_grid
+from asr_distill.experiment import GREEDY, Row, StudyRecord, Table, printed_row
+from asr_distill.reporting.grid import Column, Grid, count, plural, significant, write_grid
 from asr_distill.reporting.inputs import Training, read_overview, read_scores, read_trainings
+from asr_distill.reporting.real_time import printed_rtf, real_time_frame
 from asr_distill.reporting.scores import MEAN
 from asr_distill.scoring.significance import FEW_SPEAKERS, ONE_SPEAKER
 
@@ -20,13 +21,13 @@ def write_tables(study: Path, *, scores: Path, runs: Path, output: Path) -> None
     Args:
         study: the resolved study.yaml.
         scores: scores.csv.
-        runs: folder that holds <run>/seed<seed>/training.json.
+        runs: folder that holds <run>/seed<seed>/training.json and, of CTC runs, decoding.json.
         output: folder of the tables.
     """
     record, scored = StudyRecord.read(study), read_scores(scores)
-    trainings = read_trainings(record, runs=runs)
+    measured = {"trainings": read_trainings(record, runs=runs), "speeds": real_time_frame(record, runs=runs)}
     for name, table in record.study.tables.items():
-        frame = table_frame(record, table, scores=scored, trainings=trainings)
+        frame = table_frame(record, table, scores=scored, **measured)
         grid = table_grid(record, name, frame=frame, scores=scored)
         write_grid(grid, folder=output)
         frame.to_csv(output / f"{name}.csv", index=False, lineterminator="\n")
@@ -41,10 +42,30 @@ def write_corpus_table(study: Path, *, overview: Path, output: Path) -> None:
 
 
 def table_frame(
-    study: StudyRecord, table: Table, *, scores: pd.DataFrame, trainings: dict[tuple[str, int], Training]
+    study: StudyRecord,
+    table: Table,
+    *,
+    scores: pd.DataFrame,
+    trainings: dict[tuple[str, int], Training],
+    speeds: pd.DataFrame,
 ) -> pd.DataFrame:
-    """Return one table for machines: a row per row of the paper, all cells text, word error rates in percent."""
-    return pd.DataFrame([_cells(study, table, row, scores=scores, trainings=trainings) for row in table.rows])
+    """Return one table for machines: a row per row of the paper, all cells text, word error rates in percent.
+
+    Args:
+        study: the study.
+        table: one of its tables.
+        scores: as `read_scores` returns them.
+        trainings: as `read_trainings` returns them.
+        speeds: as `real_time_frame` returns them; a table of CTC recognisers alone shows real-time factors too.
+    """
+    runs = {study.systems()[row.run][0] for row in table.rows if row.run is not None}
+    timed = bool(runs) and runs.issubset(study.ctc_runs)
+    rows = []
+    for row in table.rows:
+        cells = _cells(study, table, row, scores=scores)
+        cells |= _speed_cells(study, row, speeds=speeds) if timed else {}
+        rows.append(cells | _training_cells(study, row, trainings=trainings))
+    return pd.DataFrame(rows)
 
 
 def table_grid(study: StudyRecord, name: str, *, frame: pd.DataFrame, scores: pd.DataFrame) -> Grid:
@@ -56,6 +77,8 @@ def table_grid(study: StudyRecord, name: str, *, frame: pd.DataFrame, scores: pd
         if column:
             columns.append(Column(label="paper", group=heading))
         columns.append(Column(label="ours", group=heading))
+    timed = "rtf" in frame
+    columns += [Column(label=label, group="RTF") for label in ("paper", "ours") if timed]
     columns += [Column(label=label) for label in ("hours", "parameters", "steps", "batch", "seeds")]
     rows = tuple(tuple(_shown_cells(row, shown)) for row in frame.to_dict("records"))
     return Grid(
@@ -64,7 +87,7 @@ def table_grid(study: StudyRecord, name: str, *, frame: pd.DataFrame, scores: pd
         caption=_caption(study, scores),
         columns=tuple(columns),
         rows=rows,
-        notes=_notes(study, table, scores),
+        notes=_notes(study, table, scores, timed=timed),
         deviations=(*study.scale.deviations, *study.study.deviations),
     )
 
@@ -89,31 +112,14 @@ def corpus_grid(study: StudyRecord, overview: pd.DataFrame) -> Grid:
     )
 
 
-def count(number: float) -> str:
-    """Return a whole number with thin spaces between thousands; "" when it is missing."""
-    return "" if pd.isna(number) else f"{round(number):,}".replace(",", "\u202f")
-
-
-def plural(number: float, noun: str) -> str:
-    """Return "1 speaker" or "12 speakers"."""
-    return f"{count(number)} {noun}{'' if round(number) == 1 else 's'}"
-
-
 def _shown_parts(study: StudyRecord) -> list[tuple[str, str]]:
     """Return (part, column of the paper) of every part a table shows: the paper's columns, then other test parts."""
     columns = [(part, column) for column, part in study.scale.columns.items()]
     return columns + [(part, "") for part in study.scale.parts("test") if part not in study.scale.columns.values()]
 
 
-def _cells(
-    study: StudyRecord,
-    table: Table,
-    row: Row,
-    *,
-    scores: pd.DataFrame,
-    trainings: dict[tuple[str, int], Training],
-) -> dict[str, str]:
-    """Return one row for machines; "" where the paper or we have no figure."""
+def _cells(study: StudyRecord, table: Table, row: Row, *, scores: pd.DataFrame) -> dict[str, str]:
+    """Return word error rates of one row for machines; "" where the paper or we have no figure."""
     means = scores[(scores["run"] == row.run) & (scores["seed"] == MEAN)].set_index("part")
     printed: dict[str, float] = {}
     if row.printed is not None:
@@ -125,6 +131,24 @@ def _cells(
             cells[f"{name}_printed"] = _printed(printed.get(column))
         for figure in ("wer", "low", "high"):
             cells[f"{name}_{figure}"] = f"{means.loc[part, figure]:.3f}" if part in means.index else ""
+    return cells
+
+
+def _speed_cells(study: StudyRecord, row: Row, *, speeds: pd.DataFrame) -> dict[str, str]:
+    """Return real-time factors of one row, from features to text, means over seeds."""
+    cells = {"rtf_printed": "", "rtf": ""}
+    if row.printed is not None:
+        cells["rtf_printed"] = printed_rtf(study.printed, row.printed.partition("@")[2] or GREEDY)
+    if row.run is not None:
+        run, _, search = row.run.partition("@")
+        own = speeds[(speeds["run"] == run) & (speeds["search"] == (search or GREEDY))]
+        cells["rtf"] = significant(own["end_to_end"].mean(), digits=4)
+    return cells
+
+
+def _training_cells(study: StudyRecord, row: Row, *, trainings: dict[tuple[str, int], Training]) -> dict[str, str]:
+    """Return what the run of one row took to train."""
+    cells = {}
     mine = [trainings[study.systems()[row.run][0], seed] for seed in study.seeds] if row.run else []
     cells["hours"] = _same(f"{training.hours:.2f}" for training in mine)
     cells["parameters"] = _same(str(training.parameters) for training in mine)
@@ -141,6 +165,9 @@ def _shown_cells(row: dict[str, str], shown: list[tuple[str, str]]) -> Iterator[
             yield row[f"{column}_printed"]
         wer, low, high = (row[f"{column or part}_{figure}"] for figure in ("wer", "low", "high"))
         yield with_interval(wer, low, high)
+    if "rtf" in row:
+        yield row["rtf_printed"]
+        yield significant(float(row["rtf"] or "nan"))
     yield row["hours"]
     yield magnitude(row["parameters"])
     yield from (row[name] for name in ("steps", "effective_batch", "seeds"))
@@ -194,7 +221,7 @@ def _fusion(study: StudyRecord) -> str:
     return " but the n-gram of beam search" if fused else ""
 
 
-def _notes(study: StudyRecord, table: Table, scores: pd.DataFrame) -> tuple[str, ...]:
+def _notes(study: StudyRecord, table: Table, scores: pd.DataFrame, *, timed: bool) -> tuple[str, ...]:
     confidence = f"{100 * study.scale.scoring.confidence:g} %"
     several = len(study.seeds) > 1
     what = "the mean over seeds and, in brackets, its" if several else "one training seed and, in brackets, the"
@@ -206,4 +233,9 @@ def _notes(study: StudyRecord, table: Table, scores: pd.DataFrame) -> tuple[str,
     elif speakers.min() < FEW_SPEAKERS:
         notes.append(f"A part with fewer than {FEW_SPEAKERS} speakers has an interval that is somewhat too short.")
     notes.append("Paper and ours differ in corpus and size at most scales: compare the order of rows, not the figures.")
+    if timed:
+        notes.append(
+            "RTF: seconds of computing by second of speech, ours from features to text on all test parts. Ours are "
+            "measurements, which vary from run to run; the table of real-time factors says how they were made."
+        )
     return (*notes, *([table.note] if table.note else []))

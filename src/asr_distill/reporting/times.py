@@ -14,10 +14,11 @@ from matplotlib.ticker import MaxNLocator
 
 from asr_distill.experiment import StudyRecord
 from asr_distill.reporting import style
-from asr_distill.reporting.captions import captions_text, speed_caption
-from asr_distill.reporting.claims import run_name
-from asr_distill.reporting.grid import Column, Grid, write_grid
-from asr_distill.reporting.inputs import read_trainings, run_seeds
+from asr_distill.reporting.captions import captions_text, speed_caption, times_captions
+from asr_distill.reporting.grid import Column, Grid, run_name, write_grid
+from asr_distill.reporting.inputs import read_scores, read_trainings, run_seeds
+from asr_distill.reporting.real_time import real_time_frame, real_time_grid
+from asr_distill.reporting.trade_off import trade_off_figure
 from asr_distill.scoring.word_errors import read_references
 
 
@@ -30,14 +31,18 @@ class Benchmark:
     """Peak resident memory."""
 
 
-def write_times(study: Path, *, references: Mapping[str, Path], runs: Path, output: Path) -> None:
+def write_times(study: Path, *, references: Mapping[str, Path], runs: Path, scores: Path, output: Path) -> None:
     """Write times.csv, .md, .tex and speed_and_memory.svg, .png, .md into a folder.
+
+    For a study of CTC recognisers real_time_factors.csv, .md, .tex and wer_against_rtf.svg, .png, .md too.
 
     Args:
         study: the resolved study.yaml.
         references: references.jsonl of every part that was decoded, by name of the part.
-        runs: folder that holds <run>/seed<seed>/training.json and, if measured, train.tsv and decode.tsv.
-        output: folder of the table and the figure.
+        runs: folder that holds <run>/seed<seed>/training.json, of CTC runs decoding.json, and, if measured, train.tsv
+            and decode.tsv.
+        scores: scores.csv; read for CTC runs alone.
+        output: folder of the tables and figures.
     """
     record = StudyRecord.read(study)
     speech = float(read_references(references)["duration"].sum())
@@ -46,8 +51,14 @@ def write_times(study: Path, *, references: Mapping[str, Path], runs: Path, outp
     frame.round(4).to_csv(output / "times.csv", index=False, lineterminator="\n")
     with style.house_style():
         style.save(speed_figure(frame), folder=output, name="speed_and_memory")
-    text = captions_text({"speed_and_memory": speed_caption(record)})
-    (output / "speed_and_memory.md").write_text(text, encoding="utf-8")
+        if record.ctc_runs:
+            speeds = real_time_frame(record, runs=runs)
+            write_grid(real_time_grid(record, speeds), folder=output)
+            speeds.to_csv(output / "real_time_factors.csv", index=False, lineterminator="\n", float_format="%.6g")
+            drawn = trade_off_figure(record, scores=read_scores(scores), speeds=speeds)
+            style.save(drawn, folder=output, name="wer_against_rtf")
+    for name, caption in times_captions(record).items():
+        (output / f"{name}.md").write_text(captions_text({name: caption}), encoding="utf-8")
 
 
 def times_frame(study: StudyRecord, *, runs: Path, speech_seconds: float) -> pd.DataFrame:

@@ -15,6 +15,18 @@ two systems that recognise next to nothing, whose word error rates are equal for
 and "does not beat" are each one of Schuirmann's two one-sided tests at 5 %, which is the 90 % interval; in general
 1 - 2 (1 - confidence).
 
+A comparison of speed, "this search takes at least f times as long as that one", is decided by the ratio of their
+real-time factors from stored features to text: reading, encoder and search. Each CTC recogniser and training seed gives
+one ratio, and both searches ran in one process on the same utterances. With the 95 % t-interval [low, high] of the
+geometric mean of these ratios (ratios.py) it is
+
+* reproduced if low >= f,
+* not reproduced if high < f,
+* inconclusive otherwise, and with fewer than three recognisers.
+
+"About 4 times" is judged as at least 4: a factor that is larger still speaks for what is claimed. This rule is younger
+than the others: trial runs had been timed, the runs that it judges had not.
+
 A claim over several comparisons and conditions is reproduced if all are, not reproduced if any is not, and else
 inconclusive. Demanding all of them needs no correction for multiple tests: a false claim has at least one false
 comparison, and for the claim to pass that one must pass, which happens with at most the error rate of a single test
@@ -28,6 +40,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from asr_distill.experiment import Relation, Scoring
+from asr_distill.scoring.ratios import FEWEST_RUNS
 
 Verdict = Literal["reproduced", "not reproduced", "inconclusive"]
 
@@ -66,6 +79,13 @@ def judge(relation: Relation, *, low: float, high: float, left: float, right: fl
     return "not reproduced" if refuted else "inconclusive"
 
 
+def judge_speed(*, low: float, high: float, at_least: float) -> Verdict:
+    """Decide whether something takes at least so many times as long, by the interval of the ratio (may be NaN)."""
+    if low >= at_least:
+        return "reproduced"
+    return "not reproduced" if high < at_least else "inconclusive"
+
+
 def judge_claim(verdicts: Iterable[Verdict]) -> Verdict:
     """Decide a claim by the verdicts of all its comparisons under all its conditions."""
     verdicts = set(verdicts)
@@ -90,4 +110,15 @@ def rules(scoring: Scoring) -> tuple[str, ...]:
         f"Otherwise a comparison is inconclusive, and so is one of two systems with error rates of {100 * USELESS:g} % "
         "or more, which recognise next to nothing. A claim is reproduced if all its comparisons are, not reproduced if "
         "any is not, else inconclusive. These rules were fixed before any run.",
+    )
+
+
+def speed_rules(scoring: Scoring) -> tuple[str, ...]:
+    """Return the rule for speed in words, with a scale's own numbers."""
+    return (
+        f"“at least f times as long” is reproduced if the {100 * scoring.confidence:g} % t-interval of the mean ratio "
+        "(geometric, over CTC recognisers and training seeds) begins at f or above; not reproduced if it ends below f; "
+        f"else, and with fewer than {FEWEST_RUNS} recognisers, inconclusive. The ratio is that of real-time factors "
+        "from stored features to text, encoder included. “About f times” is judged as at least f. This rule was fixed "
+        "before the runs that it judges.",
     )

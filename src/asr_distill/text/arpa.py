@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -24,9 +25,25 @@ def read_arpa(path: Path, *, vocabulary: int) -> NgramModel:
         ValueError: naming the file, where it cannot be read, is no ARPA file, is cut short, or does not hold exactly
             the tokens of that tokenizer.
     """
+    with _opened(path) as lines:
+        return _read(lines, vocabulary=vocabulary, path=path)
+
+
+def ngram_counts(path: Path) -> list[int]:
+    """Return how many n-grams of each order a file promises, from 1 on; what follows its head is not read.
+
+    Raises:
+        ValueError: naming the file, where it cannot be read or is no ARPA file.
+    """
+    with _opened(path) as lines:
+        return _sizes(lines, path=path)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Iterator[str]]:
     try:
         with path.open(encoding="ascii") as lines:
-            return _read(lines, vocabulary=vocabulary, path=path)
+            yield lines
     except OSError as error:
         raise ValueError(f"{path}: not readable as a language model: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -68,7 +85,10 @@ def _sizes(lines: Iterator[str], *, path: Path) -> list[int]:
     for line in lines:
         if not line.startswith("ngram "):
             break
-        sizes.append(int(line.split("=")[1]))
+        _, _, size = line.strip().partition("=")
+        if not size.isdecimal():
+            raise ValueError(f"{path}: '{line.strip()}' is no number of n-grams; write the file anew")
+        sizes.append(int(size))
     if not sizes:
         raise ValueError(f"{path}: no ARPA file, it promises no n-grams; name the file that the n-gram was written to")
     return sizes

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 PADDING = BLANK
 ABOUT = "bert.json"
 """Beside transformers' own files; written last."""
+_NAMING = 'it names the tokens of a BERT: {"tokenizer": "<fingerprint>"}'
 _WORD_MARK = "\u2581"
 _INITIAL_DEVIATION = 0.02
 
@@ -119,7 +120,7 @@ def load_bert(folder: Path, *, tokenizer: Tokenizer) -> BertForMaskedLM:
         )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{folder}: not readable as a BERT ({reason}); delete it and train again") from None
+        raise ValueError(f"{folder}: not readable as a BERT ({reason}); train it or copy it there anew") from None
     if missing := sorted(loading["missing_keys"]):
         raise ValueError(f"{folder}: {len(missing)} weights of BERT are missing, such as {missing[0]}")
     return model.eval()
@@ -206,10 +207,12 @@ def check_length(count: int, *, model: BertForMaskedLM, what: str) -> None:
 
 def _check_tokens(folder: Path, *, tokenizer: Tokenizer) -> None:
     """Check that BERT's tokens are the tokenizer's, before its weights are read."""
-    config, about = (_read_json(folder / name) for name in ("config.json", ABOUT))
-    if about.get("tokenizer") != tokenizer.fingerprint:
+    config, about = (read_json(folder / name) for name in ("config.json", ABOUT))
+    if "tokenizer" not in about:
+        raise ValueError(f"{folder / ABOUT}: names no tokens; {_NAMING}")
+    if about["tokenizer"] != tokenizer.fingerprint:
         raise ValueError(
-            f"{folder}: BERT was trained on the tokens {about.get('tokenizer')}, not {tokenizer.fingerprint}; train it "
+            f"{folder}: BERT was trained on the tokens {about['tokenizer']}, not {tokenizer.fingerprint}; train it "
             "anew or restore its tokenizer"
         )
     expected = MaskedVocabulary(tokenizer.vocabulary).size
@@ -220,11 +223,16 @@ def _check_tokens(folder: Path, *, tokenizer: Tokenizer) -> None:
         )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read one of the two JSON files of a BERT.
+
+    Raises:
+        ValueError: where it is missing or holds no object.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        hint = '; it names the tokens of a BERT: {"tokenizer": "<fingerprint>"}' if path.name == ABOUT else ""
+        hint = f"; {_NAMING}" if path.name == ABOUT else ""
         raise ValueError(f"{path.parent}: holds no BERT: {path.name} is missing{hint}") from None
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: not readable as JSON: {error}") from None

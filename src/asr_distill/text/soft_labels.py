@@ -74,21 +74,31 @@ class SoftLabels:
         Raises:
             ValueError: for an utterance that has no soft labels, or when they were made without hidden states.
         """
-        if self.hidden is None:
-            raise ValueError(f"{self.source}: holds no hidden states; make the soft labels with hidden_states")
-        return self.hidden[self._span(utterance)]
+        return self._all_hidden_states()[self._span(utterance)]
 
-    def check(self, utterance: str, tokens: Sequence[int]) -> None:
-        """Check that the labels are of this very transcript.
+    @property
+    def hidden_dim(self) -> int:
+        """Return D.
 
         Raises:
-            ValueError: naming the utterance, where tokens differ.
+            ValueError: when the labels were made without hidden states.
         """
-        if self.tokens[self._span(utterance)].tolist() != list(tokens):
-            raise ValueError(
-                f"{self.source}: are of another transcript of utterance '{utterance}' than the one trained on; make "
-                "them anew"
-            )
+        return self._all_hidden_states().shape[1]
+
+    def check(self, transcripts: Mapping[str, Sequence[int]], *, mask: MaskKind) -> None:
+        """Check that the labels are of these very transcripts, token ids by utterance id, asked for by these masks.
+
+        Raises:
+            ValueError: naming the first utterance that is missing or whose tokens differ.
+        """
+        if self.about.get("mask", mask) != mask:
+            raise ValueError(f"{self.source}: BERT guessed every {self.about['mask']}, not every {mask}; make it anew")
+        for utterance, tokens in transcripts.items():
+            if self.tokens[self._span(utterance)].tolist() != list(tokens):
+                raise ValueError(
+                    f"{self.source}: is of another transcript of utterance '{utterance}' than the one trained on; make "
+                    "it anew"
+                )
 
     def top(self, k: int) -> Self:
         """Return the labels as if only the K = `k` most probable tokens had been kept.
@@ -99,7 +109,7 @@ class SoftLabels:
         if not 1 <= k <= self.ids.shape[1]:
             raise ValueError(
                 f"{self.source}: holds the {self.ids.shape[1]} most probable tokens of every position, not {k}; make "
-                f"it with top_k: {k} or ask for fewer"
+                f"it with soft_label_top_k: {k} or more, or ask for fewer"
             )
         return replace(self, ids=self.ids[:, :k], probabilities=self.probabilities[:, :k])
 
@@ -147,6 +157,11 @@ class SoftLabels:
             about=about,
             source=str(path),
         )
+
+    def _all_hidden_states(self) -> Tensor:
+        if self.hidden is None:
+            raise ValueError(f"{self.source}: holds no hidden states; make the soft labels with hidden_states")
+        return self.hidden
 
     def _span(self, utterance: str) -> slice:
         if utterance not in self.spans:

@@ -32,10 +32,12 @@ class TextCounts:
     """Lines that equal a dev or test transcript."""
     unspeakable: dict[str, int]
     """Lines that no transcript could be, by reason."""
+    words: int
+    """Of the lines kept."""
 
 
 def prepare_text(
-    lines: Iterable[str], *, exclude: Collection[str], source: str = "text"
+    lines: Iterable[str], *, exclude: Collection[str], labelled: Collection[str] = (), source: str = "text"
 ) -> tuple[list[str], TextCounts]:
     """Return normalised lines in their order, repeats kept, and how many were left out.
 
@@ -43,11 +45,12 @@ def prepare_text(
         lines: raw text, one sentence or so each.
         exclude: dev and test transcripts; a line that equals one after normalisation is left out, so that the language
             model has read nothing that is scored.
+        labelled: transcripts that recognisers learn from.
         source: what error messages call the text, such as its file.
 
     Raises:
-        ValueError: when no line is left, or the text shares no word with the transcripts, which then are of another
-            language or spelling.
+        ValueError: when no line is left, or the text shares no word with the labelled transcripts, which then are of
+            another language or spelling.
     """
     excluded = {normalise(line) for line in exclude}
     kept: list[str] = []
@@ -61,10 +64,16 @@ def prepare_text(
             reasons[reason] += 1
         else:
             kept.append(text)
-    counts = TextCounts(read=read, kept=len(kept), overlapping=overlapping, unspeakable=dict(sorted(reasons.items())))
+    counts = TextCounts(
+        read=read,
+        kept=len(kept),
+        overlapping=overlapping,
+        unspeakable=dict(sorted(reasons.items())),
+        words=sum(line.count(" ") + 1 for line in kept),
+    )
     if not kept:
         raise ValueError(f"{source}: none of {read} lines can be used: {_told(counts)}")
-    _check_common_words(kept, transcripts=excluded, source=source)
+    _check_common_words(kept, transcripts=labelled, source=source)
     log.info("%s: %d of %d lines are kept (%s)", source, counts.kept, counts.read, _told(counts))
     return kept, counts
 
@@ -101,10 +110,10 @@ def _normalise_fast(line: str) -> str:
 
 
 def _check_common_words(lines: Iterable[str], *, transcripts: Collection[str], source: str) -> None:
-    words = {word for transcript in transcripts for word in transcript.split()}
+    words = {word for transcript in transcripts for word in normalise(transcript).split()}
     if words and not any(word in words for line in lines for word in line.split()):
         raise ValueError(
-            f"{source}: has no word in common with the dev and test transcripts; is it of the same language?"
+            f"{source}: has no word in common with the labelled transcripts; give a text of their language and spelling"
         )
 
 

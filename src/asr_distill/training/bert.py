@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import logging
 import math
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,18 +18,9 @@ import torch
 from asr_distill.experiment import BertSize, BertTraining
 from asr_distill.files import replacing
 from asr_distill.progress import Progress
-from asr_distill.text.masked_lm import MaskedVocabulary, new_bert, save_bert, word_starts
+from asr_distill.text.masked_lm import new_bert, save_bert
 from asr_distill.text.tokenizer import Tokenizer
-from asr_distill.training.bert_data import (
-    HeldOut,
-    Perplexity,
-    TokenLines,
-    batches,
-    guess_loss,
-    hold_out,
-    mask_tokens,
-    text_hash,
-)
+from asr_distill.training.bert_data import Perplexity, batches, guess_loss, mask_tokens, split_text, text_hash
 from asr_distill.training.checkpoints import Checkpoints
 
 if TYPE_CHECKING:
@@ -42,8 +32,6 @@ CURVE_EVERY = 20
 """Steps between two rows of the learning curve."""
 LOOKS = 10
 """How often in a training the held-out lines are looked at."""
-MASKED_ONE_BY_ONE = 200
-"""Held-out lines whose pseudo-perplexity is measured at the end."""
 LARGEST_NORM = 1.0
 """Gradients are clipped at this norm, as Devlin et al. do."""
 
@@ -97,10 +85,10 @@ class BertTrainer:
     ):
         self.size, self.training, self.seed, self.output = size, training, seed, output
         self.fingerprint = tokenizer.fingerprint
-        self.vocabulary, self.starts = MaskedVocabulary(tokenizer.vocabulary), word_starts(tokenizer)
-        encoded, self.too_long = _encoded(lines, tokenizer=tokenizer, size=size)
-        self.lines, dev = hold_out(encoded, dev_lines=training.dev_lines, seed=seed)
-        self.held_out = HeldOut(dev, training=self.lines, vocabulary=self.vocabulary, starts=self.starts)
+        self.lines, self.held_out, self.too_long = split_text(
+            lines, tokenizer=tokenizer, max_tokens=size.max_tokens, dev_lines=training.dev_lines, seed=seed
+        )
+        self.vocabulary, self.starts = self.held_out.vocabulary, self.held_out.starts
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(seed)
         self.model = new_bert(size, vocabulary=self.vocabulary).to(self.device)
@@ -140,9 +128,7 @@ class BertTrainer:
 
     def export(self) -> None:
         """Write BERT, the learning curve and what is known of the training; remove the checkpoints."""
-        with replacing(self.output / "curve.csv") as temporary:
-            columns = ["step", "seconds", "loss", "learning_rate", "perplexity"]
-            pd.DataFrame(self.position.curve, columns=columns).to_csv(temporary, index=False)
+        write_curve(self.output, self.position.curve)
         about = self._summary()
         save_bert(self.model, self.output, tokenizer=self.fingerprint, about=about)
         self.checkpoints.remove()
@@ -227,10 +213,6 @@ class BertTrainer:
         self.stop = True
 
     def _summary(self) -> dict[str, Any]:
-        masked = self._masked_perplexity()
-        one_by_one = self.held_out.one_by_one(
-            self.model.eval(), lines=MASKED_ONE_BY_ONE, batch_tokens=self.training.batch_tokens
-        )
         return {
             "vocabulary": self.vocabulary.size,
             "size": self.size.model_dump(mode="json"),
@@ -241,13 +223,19 @@ class BertTrainer:
             "epochs": self.position.epoch,
             "lines": len(self.lines),
             "tokens": len(self.lines.tokens),
-            "held_out_lines": len(self.held_out.lines),
             "too_long_lines": self.too_long,
-            "perplexity": {"masked": dataclasses.asdict(masked), "one_by_one": dataclasses.asdict(one_by_one)},
+            **self.held_out.summary(self.model.eval(), training=self.training),
             "seconds": self.position.seconds,
             "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
             "threads": torch.get_num_threads(),
         }
+
+
+def write_curve(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """Write a learning curve, which has no rows where nothing was learnt here, as curve.csv."""
+    columns = ["step", "seconds", "loss", "learning_rate", "perplexity"]
+    with replacing(folder / "curve.csv") as temporary:
+        pd.DataFrame(rows, columns=columns).to_csv(temporary, index=False)
 
 
 def learning_rate(step: int, *, training: BertTraining) -> float:
@@ -255,16 +243,6 @@ def learning_rate(step: int, *, training: BertTraining) -> float:
     rising = (step + 1) / (training.warmup_steps + 1)
     falling = (training.steps - step) / (training.steps - training.warmup_steps)
     return training.learning_rate * min(rising, falling)
-
-
-def _encoded(lines: Sequence[str], *, tokenizer: Tokenizer, size: BertSize) -> tuple[TokenLines, int]:
-    """Return the tokens of the lines that BERT can take, and how many are too long."""
-    encoded, too_long = TokenLines.encode(lines, tokenizer=tokenizer, max_tokens=size.max_tokens)
-    if not len(encoded):
-        raise ValueError(f"max_tokens: {size.max_tokens} leaves no line: {too_long} of {len(lines)} have more tokens")
-    if too_long:
-        log.warning("BERT: %d lines of more than max_tokens: %d are left out", too_long, size.max_tokens)
-    return encoded, too_long
 
 
 def _optimizer(model: BertForMaskedLM, *, training: BertTraining) -> torch.optim.AdamW:

@@ -7,13 +7,14 @@ A batch is padded with the blank, 0; its real tokens are 1 to V - 1.
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import random
 from array import array
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from itertools import groupby, islice
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -21,13 +22,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from asr_distill.experiment import MaskKind
-from asr_distill.text.masked_lm import PADDING, MaskedVocabulary, ask_one_by_one, token_logits, units
+from asr_distill.experiment import BertTraining, MaskKind
+from asr_distill.text.masked_lm import PADDING, MaskedVocabulary, ask_one_by_one, token_logits, units, word_starts
 from asr_distill.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from transformers import BertForMaskedLM
 
+log = logging.getLogger(__name__)
+
+MASKED_ONE_BY_ONE = 200
+"""Held-out lines whose pseudo-perplexity is measured at the end."""
 POOL_BATCHES = 100
 """Batches' worth of lines that are sorted by length together."""
 _SHOWN_AS_MASK, _SHOWN_AS_RANDOM = 0.8, 0.1
@@ -73,6 +78,24 @@ class TokenLines:
     def chosen(self, which: np.ndarray) -> Self:
         """Return the lines for which `which`, (lines,) bool, is true."""
         return type(self)(self.tokens[np.repeat(which, self.lengths)], lengths=self.lengths[which])
+
+
+def split_text(
+    lines: Sequence[str], *, tokenizer: Tokenizer, max_tokens: int, dev_lines: int, seed: int
+) -> tuple[TokenLines, HeldOut, int]:
+    """Return the lines to train on, those held out, and how many are left out for having more than `max_tokens`.
+
+    Raises:
+        ValueError: when that leaves nothing to train on.
+    """
+    encoded, too_long = TokenLines.encode(lines, tokenizer=tokenizer, max_tokens=max_tokens)
+    if not len(encoded):
+        raise ValueError(f"max_tokens: {max_tokens} leaves no line: {too_long} of {len(lines)} have more tokens")
+    if too_long:
+        log.warning("BERT: %d lines of more than max_tokens: %d are left out", too_long, max_tokens)
+    training, dev = hold_out(encoded, dev_lines=dev_lines, seed=seed)
+    marks = MaskedVocabulary(tokenizer.vocabulary)
+    return training, HeldOut(dev, training=training, vocabulary=marks, starts=word_starts(tokenizer)), too_long
 
 
 def hold_out(lines: TokenLines, *, dev_lines: int, seed: int) -> tuple[TokenLines, TokenLines]:
@@ -154,6 +177,20 @@ class HeldOut:
         counts = np.bincount(training.tokens, minlength=vocabulary.tokens)[1:] + 1.0
         self._unigram = torch.tensor(-np.log(counts / counts.sum()))
         """-log P of tokens 1 to V - 1."""
+
+    def summary(self, model: BertForMaskedLM, *, training: BertTraining) -> dict[str, Any]:
+        """Return what bert.json tells of these lines: their number, and both perplexities of a BERT in evaluation mode.
+
+        Nothing of how BERT was trained goes into them.
+        """
+        batch_tokens = training.batch_tokens
+        masked = self.masked(model, mask=training.mask, share=training.mask_share, batch_tokens=batch_tokens)
+        one_by_one = self.one_by_one(model, lines=MASKED_ONE_BY_ONE, batch_tokens=batch_tokens)
+        return {
+            "held_out_lines": len(self.lines),
+            "held_out_tokens": len(self.lines.tokens),
+            "perplexity": {"masked": asdict(masked), "one_by_one": asdict(one_by_one)},
+        }
 
     @torch.inference_mode()
     def masked(self, model: BertForMaskedLM, *, mask: MaskKind, share: float, batch_tokens: int) -> Perplexity:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -27,33 +28,55 @@ class Inputs(Protocol):
 
 
 def build_objective(
-    run: RunRecord, *, paths: Inputs, tokenizer: Tokenizer, device: torch.device
+    run: RunRecord,
+    *,
+    paths: Inputs,
+    tokenizer: Tokenizer,
+    transcripts: Mapping[str, Sequence[int]],
+    device: torch.device,
 ) -> Objective | CTCObjective:
     """Return the loss of a run around a new model, whose random weights depend on the seed alone.
 
+    Args:
+        run: the resolved run.
+        paths: its inputs.
+        tokenizer: of the corpus.
+        transcripts: what the run trains on, token ids by utterance id.
+        device: where the teacher computes.
+
     Raises:
-        ValueError: when teacher or soft labels do not fit the tokens.
+        ValueError: when teacher or soft labels do not fit the tokens, or soft labels do not fit run and transcripts.
     """
     if run.run.recogniser == "ctc":
-        return _ctc_objective(run, paths=paths, tokenizer=tokenizer)
+        return _ctc_objective(run, paths=paths, tokenizer=tokenizer, transcripts=transcripts)
     teacher = None
     if paths.teacher is not None:
         teacher = load_model(paths.teacher, tokenizer=tokenizer.fingerprint, device=device)
     torch.manual_seed(run.seed)
     model = Transducer(run.model, vocabulary=tokenizer.vocabulary, mel_bins=run.features.mel_bins)
     _set_statistics(model, run, corpus=paths.corpus, teacher=teacher)
-    return Objective(model, teacher=teacher, run=run.run, phase=run.phase, augmentation=run.augmentation)
+    return Objective(
+        model,
+        teacher=teacher,
+        run=run.run,
+        phase=run.phase,
+        augmentation=run.augmentation,
+        teacher_augmentation=run.teacher_augmentation,
+    )
 
 
-def _ctc_objective(run: RunRecord, *, paths: Inputs, tokenizer: Tokenizer) -> CTCObjective:
+def _ctc_objective(
+    run: RunRecord, *, paths: Inputs, tokenizer: Tokenizer, transcripts: Mapping[str, Sequence[int]]
+) -> CTCObjective:
     soft_labels = None
-    if paths.soft_labels is not None:
+    if run.run.from_bert is not None and paths.soft_labels is not None:
         soft_labels = SoftLabels.load(paths.soft_labels, tokenizer=tokenizer.fingerprint)
+        soft_labels.check(transcripts, mask=run.run.from_bert.mask)
     size, hidden_dim = run.model, None
     if run.run.decoder == "none":
         size = size.model_copy(update={"decoder": None})
-    elif run.run.knowledge.hidden_states != "none":
-        hidden_dim = soft_labels.hidden.shape[1] if soft_labels.hidden is not None else None
+    elif soft_labels is not None and run.run.knowledge.hidden_states != "none":
+        hidden_dim = soft_labels.hidden_dim
     torch.manual_seed(run.seed)
     model = CTCModel(size, vocabulary=tokenizer.vocabulary, mel_bins=run.features.mel_bins, hidden_dim=hidden_dim)
     _set_statistics(model, run, corpus=paths.corpus, teacher=None)

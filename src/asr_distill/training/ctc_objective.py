@@ -40,18 +40,15 @@ class CTCObjective(nn.Module):
         self, student: CTCModel, *, run: CTCRun, augmentation: Augmentation, soft_labels: SoftLabels | None = None
     ):
         super().__init__()
-        if run.masks and soft_labels is None:
-            raise ValueError("soft_labels: this run learns from BERT and needs them")
+        if run.from_bert is not None and soft_labels is None:
+            raise ValueError("soft_labels: this run learns from BERT and needs them; name their file")
         self.student, self.run, self.augmentation = student, run, augmentation
         layers = student.size.encoder.layers
         self.read = distillation_layers(layers, run.intermediate)
         """Intermediate layers that decoders read."""
         self.heard = (self.read or distillation_layers(layers, 1)) if run.interctc else []
         """Intermediate layers with a CTC loss."""
-        self.soft_labels = None
-        if soft_labels is not None:
-            wanted = run.knowledge.top_k if run.decoder == "bert" else run.frame_knowledge.top_k
-            self.soft_labels = soft_labels.top(wanted)
+        self.soft_labels = None if run.from_bert is None else soft_labels.top(run.from_bert.top_k)
 
     def forward(self, batch: Batch, *, generator: torch.Generator, ctc_only: bool = False) -> Tensor:
         """Return the loss of a batch; with `ctc_only` that of the CTC heads alone."""

@@ -74,6 +74,10 @@ class TrainingData:
         self.cuts, self.run = cuts, run
         self.reader = FeatureReader(cuts, cache_hours=run.features.cache_hours)
 
+    def transcripts(self) -> dict[str, Sequence[int]]:
+        """Return the token ids of every utterance, by its id; copies at other speeds have the same."""
+        return {original_id(cut): cut.tokens for cut in self.cuts}
+
     def batches(self, *, epoch: int = 0, position: int = 0) -> Iterator[tuple[Batch, int, int]]:
         """Yield batches for ever from a position on, each with the epoch and position of the one that follows it."""
         while True:

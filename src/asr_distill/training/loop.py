@@ -76,13 +76,16 @@ def train(run: RunRecord, *, paths: TrainingPaths) -> None:
     """Train one run to its end, going on from its newest checkpoint where there is one.
 
     Raises:
-        ValueError: when inputs do not fit together, or the loss is not finite many times in a row.
+        ValueError: when inputs do not fit together, before anything is written, or the loss is not finite many times
+            in a row.
     """
     torch.set_float32_matmul_precision(run.phase.matmul_precision)
     fabric = lightning_fabric.Fabric(accelerator="auto", devices=1, precision=run.phase.precision)
     tokenizer = Tokenizer.load(paths.tokenizer)
     data = load_training_data(run, corpus=paths.corpus, tokenizer=tokenizer, pseudo_labels=paths.pseudo_labels)
-    objective = build_objective(run, paths=paths, tokenizer=tokenizer, device=fabric.device)
+    objective = build_objective(
+        run, paths=paths, tokenizer=tokenizer, transcripts=data.transcripts(), device=fabric.device
+    )
     trainer = Trainer(run, paths=paths, fabric=fabric, tokenizer=tokenizer, data=data, objective=objective)
     trainer.run_to_end()
     trainer.export()
@@ -254,7 +257,7 @@ class Trainer:
 def _learnt_from(run: RunRecord) -> dict[str, str | None]:
     """Return what the run learnt, and from whom."""
     if run.run.recogniser == "ctc":
-        return {"targets": run.run.targets, "teacher": "BERT" if run.run.masks else None}
+        return {"targets": run.run.targets, "teacher": "BERT" if run.run.from_bert else None}
     return {"targets": run.run.targets, "teacher": run.run.teacher}
 
 
@@ -273,7 +276,8 @@ def _fingerprint(run: RunRecord, *, paths: TrainingPaths) -> str:
     digest = hashlib.sha256(run.to_yaml().encode())
     for path in (paths.tokenizer, paths.teacher, paths.soft_labels, *paths.pseudo_labels):
         if path is not None:
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+            with path.open("rb") as file:  # soft labels may take gigabytes
+                digest.update(hashlib.file_digest(file, "sha256").digest())
     for part in (*run.labelled, *run.unlabelled):
         digest.update((paths.corpus / part / "statistics.json").read_bytes())
     return digest.hexdigest()

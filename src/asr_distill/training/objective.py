@@ -47,11 +47,19 @@ class Objective(nn.Module):
     """
 
     def __init__(
-        self, student: Transducer, *, teacher: Transducer | None, run: Run, phase: Phase, augmentation: Augmentation
+        self,
+        student: Transducer,
+        *,
+        teacher: Transducer | None,
+        run: Run,
+        phase: Phase,
+        augmentation: Augmentation,
+        teacher_augmentation: Augmentation | None = None,
     ):
         super().__init__()
         self.student = student
         self.run, self.phase, self.augmentation = run, phase, augmentation
+        self.teacher_augmentation = teacher_augmentation or Augmentation()
         self.alpha = run.transducer_weight
         if self.alpha < 1 and teacher is None:
             raise ValueError(f"teacher: {run.targets} targets need the teacher's model")
@@ -64,21 +72,25 @@ class Objective(nn.Module):
         heard = augment(clean, batch.feature_lengths, settings=self.augmentation, generator=generator)
         states, frames = student.encode(heard, batch.feature_lengths)
         lengths = LatticeLengths(frames=frames, labels=batch.label_lengths)
-        teacher_states = self._teacher_states(clean, batch.feature_lengths)
+        teacher_states = self._teacher_states(clean, batch.feature_lengths, generator=generator)
         weight = 1.0 if ctc_only else self.phase.ctc_weight
         total = states.new_zeros(())
         if weight < 1:
             total = total + (1 - weight) * self._lattice(batch, states, lengths, teacher_states)
         if weight > 0:
             total = total + weight * self._auxiliary(batch, states, lengths, teacher_states)
+        if self.run.consistency:
+            distance = state_distance(states, teacher_states, frames, teacher_shift=self.run.teacher_shift)
+            total = total + self.run.consistency * distance.sum()
         return total / frames.sum()
 
-    def _teacher_states(self, clean: Tensor, lengths: Tensor) -> Tensor | None:
-        """Return the teacher's encoder states on clean speech; student and teacher normalise alike."""
+    def _teacher_states(self, clean: Tensor, lengths: Tensor, *, generator: torch.Generator) -> Tensor | None:
+        """Return the teacher's encoder states, on clean speech if not told otherwise; both models normalise alike."""
         if self.alpha == 1:
             return None
+        heard = augment(clean, lengths, settings=self.teacher_augmentation, generator=generator)
         with torch.no_grad():
-            return self._teacher[0].encode(clean, lengths)[0]
+            return self._teacher[0].encode(heard, lengths)[0]
 
     def _lattice(self, batch: Batch, states: Tensor, lengths: LatticeLengths, teacher_states: Tensor | None) -> Tensor:
         teacher = None
@@ -117,6 +129,23 @@ class Objective(nn.Module):
             rows = (lengths.labels + 1).to(logits.device, non_blocking=True)
             total = total + (1 - self.alpha) * (divergence * rows).sum()
         return total
+
+
+def state_distance(student: Tensor, teacher: Tensor, frames: Tensor, *, teacher_shift: int = 0) -> Tensor:
+    """Return the squared distance of encoder states (B, N, D), mean over D and summed over the frames: (B,).
+
+    Frame n of the student is compared with frame n - `teacher_shift` of the teacher; its first frames have no partner.
+
+    Args:
+        student: of the student's final layer.
+        teacher: of the teacher's.
+        frames: (B,), how many of the N are speech.
+        teacher_shift: frames by which the teacher is delayed.
+    """
+    own, its = student[:, teacher_shift:].float(), teacher[:, : teacher.shape[1] - teacher_shift].float()
+    distances = (own - its).square().mean(dim=2)
+    counted = torch.arange(own.shape[1], device=own.device) < (frames.to(own.device) - teacher_shift)[:, None]
+    return (distances * counted).sum(dim=1)
 
 
 def joint_inputs(model: Transducer, states: Tensor, labels: Tensor) -> JointInputs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pandas as pd
@@ -52,7 +53,7 @@ def decoded(monkeypatch, tmp_path):
     arpa = tmp_path / "ngram.arpa"
     estimate((tokenizer.encode(text) for text in TEXTS), order=2, vocabulary=tokenizer.vocabulary).write_arpa(arpa)
     size = {
-        "encoder": {"layers": 1, "dim": 8, "heads": 2, "feed_forward": 16, "stack": 2, "dropout": 0},
+        "encoder": {"layers": 3, "dim": 8, "heads": 2, "feed_forward": 16, "stack": 2, "dropout": 0},
         "decoder": {"layers": 1, "heads": 2, "dim": 8, "feed_forward": 16, "dropout": 0},
     }
     torch.manual_seed(0)
@@ -83,7 +84,7 @@ def read(path):
 def test_every_search_transcribes_every_utterance(decoded):
     output, model, tokenizer = decoded()
     files = {path.stem for path in (output / "searches").glob("*.jsonl")}
-    assert files == {"beam_1", "beam_3", "attention"}
+    assert files == {"beam_1", "beam_3", "attention", "layer_1", "layer_2"}
     for path in (output / "hypotheses.jsonl", *(output / "searches").glob("*.jsonl")):
         lines = read(path)
         assert [line["id"] for line in lines] == [f"{p}-{i}" for p in ("dev-a", "dev-b", "test") for i in range(6)]
@@ -95,6 +96,35 @@ def test_every_search_transcribes_every_utterance(decoded):
     found = {line["id"]: line for line in read(output / "hypotheses.jsonl")}["test-2"]
     assert found["text"] == tokenizer.decode(best.tokens)
     assert found["score"] == pytest.approx(best.score, abs=1e-3)
+
+
+def test_layers_below_the_final_one_are_read_by_the_same_head(decoded):
+    output, model, tokenizer = decoded()
+    cut = Cut("dev-b", 1)
+    features, lengths = Reader([], cache_hours=0).collate([cut])
+    texts = []
+    for layer in (1, 2):
+        shortened = copy.deepcopy(model)  # its final layer is that one
+        shortened.encoder.layers = shortened.encoder.layers[:layer]
+        with torch.inference_mode():
+            states, frames = shortened.encode(shortened.normalise(features, lengths), lengths)
+            best = greedy(shortened.ctc_head(states).log_softmax(dim=-1), frames)[0]
+        found = {line["id"]: line for line in read(output / f"searches/layer_{layer}.jsonl")}["dev-b-1"]
+        assert found["text"] == tokenizer.decode(best.tokens)
+        assert found["score"] == pytest.approx(best.score, abs=1e-3)
+        texts.append((found["text"], found["score"]))
+    final = {line["id"]: line for line in read(output / "hypotheses.jsonl")}["dev-b-1"]
+    assert len({*texts, (final["text"], final["score"])}) == 3
+
+
+def test_layers_are_not_timed(decoded):
+    output, _, _ = decoded()
+    timing = json.loads((output / "decoding.json").read_text())
+    assert [part["part"] for part in timing["parts"]] == ["dev-a", "dev-b", "test"]
+    assert all(part["audio_seconds"] == 1 + 2 + 3 + 4 + 5 + 6 for part in timing["parts"])
+    timed = {"features", "encoder", "greedy", "beam_1", "beam_3", "attention"}
+    assert all(part["seconds"].keys() == timed for part in timing["parts"])
+    assert (timing["device"], timing["batch_seconds"], timing["threads"]) == ("cpu", 240, torch.get_num_threads())
 
 
 def test_a_recogniser_without_decoder_is_not_asked_for_one(decoded):

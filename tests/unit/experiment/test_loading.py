@@ -18,6 +18,7 @@ from asr_distill.experiment import (
     CorpusRecord,
     DecodingRecord,
     Record,
+    Row,
     RunRecord,
     Scale,
     Study,
@@ -118,6 +119,32 @@ def test_a_part_of_a_study_has_the_runs_of_its_tables_their_teachers_and_what_th
     shown = {run for runs in record.study.figures.values() for run in runs}
     assert shown <= set(record.study.runs)
     assert record.study.lattice is None
+
+
+def test_a_run_changes_what_its_scale_chose(root):
+    changes = {"activation": "swish", "steps_factor": 2.0, "batch_factor": 0.5, "mask_factor": 1.5}
+    for key, value in changes.items():
+        change(root, "studies/soft_vs_hard", ("runs", "small_soft", key), value)
+    experiment = load_experiment(named(), root=root)
+    plain, changed = (experiment.run("soft_vs_hard", name, seed=0) for name in ("small_mixed", "small_soft"))
+    assert changed.model.encoder.activation == "swish"
+    assert changed.model.encoder.model_copy(update={"activation": "squared_relu"}) == plain.model.encoder
+    assert changed.phase == plain.phase.model_copy(update={"steps": 12, "batch_utterances": 4})
+    masks = {"frequency_masks": 2, "time_masks": 2}  # 1.5 of each, rounded half up
+    assert changed.augmentation == plain.augmentation.model_copy(update=masks)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("steps_factor", 0.3, "leaves 2 steps, which the warm-up of the phase 'distilled' (2) would not survive"),
+        ("teacher_augmentation", "standart", "did you mean 'standard'?"),
+        ("batch_factor", 0, "batch_factor: Input should be greater than 0"),
+    ],
+)
+def test_changes_that_cannot_be_are_refused(root, key, value, said):
+    change(root, "studies/soft_vs_hard", ("runs", "small_soft", key), value)
+    assert said in failure(named(), root)
 
 
 def test_tables_that_are_not_core_are_left_to_the_complete_study(root):
@@ -497,10 +524,10 @@ def test_a_changed_record_is_written_whole(tmp_path):
         (("runs", "aed_kd", "label_smoothing"), 0.1, "label_smoothing: is for decoders that learn the transcript"),
         (
             ("runs", "aed_kd", "knowledge"),
-            {"top_k": 11},
-            "BERT's top 11, but language_models.soft_label_top_k is 10",
+            {"top_k": 51},
+            "BERT's top 51, but language_models.soft_label_top_k is 50",
         ),
-        (("runs", "interaed", "intermediate"), 2, "2 layers below the final one; 'ctc' has 1 in the scale 'smoke'"),
+        (("runs", "interaed", "intermediate"), 4, "4 layers below the final one; 'ctc' has 3 in the scale 'smoke'"),
         (
             ("claims", "B5", "comparisons", 0, "right"),
             "ctc@beam_2",
@@ -511,11 +538,73 @@ def test_a_changed_record_is_written_whole(tmp_path):
             "ctc@beam_3",
             "'beam_3' is no way of decoding in the printed",
         ),
+        (("claims", "B6", "speed", 0, "slow"), "beam_2", "B6.speed: 'beam_2' is no search of this study; did you mean"),
+        (("claims", "B6", "speed", 2, "fast"), "layer_1", "claims.B6.speed: 'layer_1' is no search of this study"),
+        (("claims", "B6", "speed", 0, "at_least"), 0, "claims.B6.speed.0.at_least: Input should be greater than 0"),
+        (("claims", "B6", "speed"), [], "claims.B6: comparisons: nothing decides the claim"),
+        (("claims", "B6", "conditions"), ["clean"], "claims.B6: conditions: go with comparisons of word error rates"),
+        (("claims", "B5", "conditions"), [], "claims.B5: conditions: go with comparisons of word error rates"),
+        (("samples", "systems"), {"A": "ctcc"}, "samples.systems: 'ctcc' is no run of this study; did you mean 'ctc'?"),
+        (("samples", "compared", 1), "aed_kd@atention", "samples.compared: 'aed_kd@atention' is no run of this study"),
+        (("samples", "compared"), ["ctc"], "samples.compared.1: Field required"),
+        (("samples", "utterances"), 0, "samples.utterances: Input should be greater than or equal to 1, found 0"),
+        (("knowledge", "runs", 0), "ctc", "knowledge.runs: 'ctc' is no run of this study with an attention decoder; "),
+        (("knowledge", "runs", 0), "interaedkd", "with an attention decoder; did you mean 'interaed_kd'?"),
     ],
 )
 def test_mistakes_in_a_study_of_ctc_recognisers(root, keys, value, message):
     change(root, "studies/lm_into_ctc", keys, value)
     assert message in failure(named(study="lm_into_ctc"), root)
+
+
+@pytest.mark.parametrize(("name", "missing", "left"), [("samples", "other", "clean"), ("knowledge", "clean", "other")])
+def test_what_is_shown_of_ctc_recognisers_needs_a_condition_of_the_scale(root, name, missing, left):
+    change(root, "scales/smoke", ("conditions",), {left: f"test-{left}"})
+    change(root, "studies/lm_into_ctc", ("claims",), {})
+    for shown in ("samples", "knowledge"):
+        change(root, "studies/lm_into_ctc", (shown, "condition"), left)
+    load_experiment(named(study="lm_into_ctc"), root=root)
+    change(root, "studies/lm_into_ctc", (name, "condition"), missing)
+    assert f"{name}.condition: '{missing}' is no condition of 'smoke'" in failure(named(study="lm_into_ctc"), root)
+
+
+def test_a_part_of_a_study_decides_on_the_speed_of_searches_that_it_has(root):
+    study = load_experiment(named(study="lm_into_ctc"), root=root).studies["lm_into_ctc"]
+    fast = study.claims["B6"].model_copy(update={"speed": study.claims["B6"].speed[:2]})
+    assert fast.searches() == {"greedy", "beam_1", "beam_10"}
+    runs = study.runs
+    assert study.claims["B6"].decidable({name: runs[name] for name in ("ctc", "aed_kd")})
+    without = {"ctc": runs["ctc"], "hidden_l2": runs["hidden_l2"]}  # whose decoder transcribes nothing
+    assert not study.claims["B6"].decidable(without)
+    assert fast.decidable(without)
+    assert not fast.decidable({})
+    table = study.tables["table1"].model_copy(update={"rows": (Row(label="CTC", run="ctc"),)})
+    part = study.model_copy(update={"tables": {"few": table}, "claims": {"B6": study.claims["B6"], "fast": fast}})
+    assert set(part.restricted(["few"]).claims) == {"fast"}
+    both = study.claims["B5"].model_copy(update={"speed": fast.speed})
+    assert not both.decidable({"ctc": runs["ctc"]})
+    assert both.decidable({name: runs[name] for name in ("ctc", "interaed_kd")})
+
+
+def test_bert_can_be_shown_only_where_there_is_one(root):
+    samples = {"systems": {"A": "teacher"}, "compared": ["teacher", "self_hard"]}
+    change(root, "studies/soft_vs_hard", ("samples",), samples)
+    load_experiment(named(), root=root)
+    change(root, "scales/smoke", ("language_models",), None)
+    message = "samples: shows BERT, but there are no language_models in the scale 'smoke'; remove it"
+    assert message in failure(named(), root)
+
+
+def test_a_part_of_a_study_shows_only_utterances_of_its_own_runs(root):
+    change(root, "studies/lm_into_ctc", ("samples", "compared", 1), "interaed@attention")
+    study = load_experiment(named(study="lm_into_ctc"), root=root).studies["lm_into_ctc"]
+    rows = {"table1": ("ctc", "interaed", "interaed_kd_interctc"), "few": ("ctc", "interaed_kd_interctc"), "none": ()}
+    for name, runs in rows.items():
+        table = study.tables["table1"].model_copy(update={"rows": tuple(Row(label=run, run=run) for run in runs)})
+        part = study.model_copy(update={"tables": {name: table}}).restricted([name])
+        assert (part.samples is not None) == (name == "table1")
+        assert part.knowledge is None  # interaed_interctc is nowhere
+    assert study.restricted(["table1"]).knowledge == study.knowledge is not None
 
 
 def test_a_ctc_study_needs_language_models_and_decoders_of_the_scale(root):
@@ -530,8 +619,11 @@ def test_a_ctc_study_needs_language_models_and_decoders_of_the_scale(root):
 
 def test_a_ctc_run_is_several_systems(root):
     found = load_experiment(named(study="lm_into_ctc"), root=root)
-    known = systems(found.studies["lm_into_ctc"], found.scale.language_models)
-    assert list(known)[:4] == ["ctc", "ctc@beam_1", "ctc@beam_10", "aed_kd"]
+    known = systems(found.studies["lm_into_ctc"], found.scale)
+    layers = ["ctc@layer_1", "ctc@layer_2", "ctc@layer_3"]  # the fourth is the final one
+    assert list(known)[:7] == ["ctc", "ctc@beam_1", "ctc@beam_10", *layers, "aed_kd"]
+    assert known["aed_kd@layer_2"] == ("aed_kd", "searches/layer_2.jsonl")
+    assert "ctc@layer_4" not in known
     assert known["aed_kd@attention"] == ("aed_kd", "searches/attention.jsonl")
     assert known["ctc@beam_10"] == ("ctc", "searches/beam_10.jsonl")
     assert "ctc@attention" not in known

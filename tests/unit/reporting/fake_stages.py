@@ -31,15 +31,21 @@ def report_fake(fake: FakeStudy) -> None:
     score_fake(fake)
     write_tables(fake.study, scores=results / "scores.csv", runs=fake.runs, output=results / "tables")
     write_corpus_table(fake.study, overview=fake.overview, output=results / "tables")
-    write_claims(fake.study, errors=results / "errors.csv", output=results)
+    write_claims(fake.study, errors=results / "errors.csv", runs=fake.runs, output=results)
     write_figures(
         fake.study,
         scores=results / "scores.csv",
         runs=fake.runs,
-        illustrations=fake.illustrations,
+        illustrations=fake.illustrations if fake.record.study.lattice is not None else None,
         output=results / "figures",
     )
-    write_times(fake.study, references=fake.references, runs=fake.runs, output=results / "times")
+    write_times(
+        fake.study,
+        references=fake.references,
+        runs=fake.runs,
+        scores=results / "scores.csv",
+        output=results / "times",
+    )
     write_provenance(
         fake.study,
         records=[work / "corpus.yaml", work / "tokenizer.yaml"],

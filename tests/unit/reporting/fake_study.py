@@ -12,6 +12,7 @@ import pandas as pd
 from asr_distill.experiment import CorpusRecord, StudyRecord, TokenizerRecord
 
 ERROR_RATES = {"teacher": 0.06, "supervised": 0.16, "hard": 0.12, "soft": 0.09, "mixed": 0.12}
+ERROR_RATES |= {"ctc": 0.16, "transcript": 0.14, "bert": 0.1, "bert_interctc": 0.08}
 """Share of words that each run gets wrong on clean speech; twice as many on other speech."""
 PARTS = {"dev-clean": "dev", "dev-other": "dev", "test-clean": "test", "test-other": "test"}
 WORDS = [
@@ -72,21 +73,28 @@ class FakeStudy:
 
 
 def build_fake_study(
-    root: Path, *, seeds: tuple[int, ...] = (0,), speakers: int = 12, utterances: int = 36, rng_seed: int = 0
+    root: Path,
+    *,
+    seeds: tuple[int, ...] = (0,),
+    speakers: int = 12,
+    utterances: int = 36,
+    rng_seed: int = 0,
+    record: StudyRecord | None = None,
 ) -> FakeStudy:
-    """Write an invented study below `root`."""
-    fake = FakeStudy(root=root, record=study_record(seeds=seeds))
+    """Write an invented study below `root`: that of `study_record`, or another one of the same scale and seeds."""
+    fake = FakeStudy(root=root, record=record or study_record(seeds=seeds))
     rng = np.random.default_rng(rng_seed)
     fake.study.parent.mkdir(parents=True)
     fake.study.write_text(fake.record.to_yaml(), encoding="utf-8")
     references = {part: _references(part, rng, speakers=speakers, utterances=utterances) for part in PARTS}
     for part, path in fake.references.items():
-        _write_lines(path, references[part])
+        write_lines(path, references[part])
     for run in fake.record.study.runs:
         for seed in seeds:
             _write_run(fake, run, seed, references=references, rng=rng)
     _write_corpus(fake)
-    _write_illustrations(fake, rng)
+    if fake.record.study.lattice is not None:
+        _write_illustrations(fake, rng)
     return fake
 
 
@@ -204,13 +212,13 @@ def _write_run(
         {
             "part": part,
             "id": line["id"],
-            "text": _misheard(line["text"], rng, rate * (1 + ("other" in part))),
+            "text": misheard(line["text"], rng, rate * (1 + ("other" in part))),
             "score": -1.0,
         }
         for part, reference in references.items()
         for line in reference
     ]
-    _write_lines(folder / "hypotheses.jsonl", lines)
+    write_lines(folder / "hypotheses.jsonl", lines)
     training = {"run": run, "seed": seed, "targets": fake.record.study.runs[run].targets, "parameters": 1_234_567}
     training |= {"encoder_parameters": 1_000_000, "steps": 400, "effective_batch": 8.0, "hours": 1.25, "seconds": 75.5}
     training |= {"labelled_hours": 0.25, "unlabelled_hours": 1.0, "device": "cpu", "teacher": None}
@@ -220,7 +228,7 @@ def _write_run(
         _write_benchmark(folder / f"{job}.tsv", seconds)
 
 
-def _misheard(text: str, rng: np.random.Generator, rate: float) -> str:
+def misheard(text: str, rng: np.random.Generator, rate: float) -> str:
     words = []
     for word in text.split():
         draw = rng.random()
@@ -296,6 +304,6 @@ def _write_illustrations(fake: FakeStudy, rng: np.random.Generator) -> None:
     np.savez(fake.illustrations, **arrays)
 
 
-def _write_lines(path: Path, lines: list[dict[str, object]]) -> None:
+def write_lines(path: Path, lines: list[dict[str, object]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")

@@ -11,7 +11,7 @@ from asr_distill.scoring.verdict import interval_confidence, judge
 
 def decided(fake: FakeStudy) -> pd.DataFrame:
     score_fake(fake)
-    write_claims(fake.study, errors=fake.results / "errors.csv", output=fake.results)
+    write_claims(fake.study, errors=fake.results / "errors.csv", runs=fake.runs, output=fake.results)
     return pd.read_csv(fake.results / "claims.csv", keep_default_na=False)
 
 

@@ -60,7 +60,11 @@ def test_missing_arrays_are_named(fake_study: FakeStudy) -> None:
 def test_times(fake_study: FakeStudy) -> None:
     (fake_study.runs / "soft/seed0/decode.tsv").unlink()
     write_times(
-        fake_study.study, references=fake_study.references, runs=fake_study.runs, output=fake_study.results / "times"
+        fake_study.study,
+        references=fake_study.references,
+        runs=fake_study.runs,
+        scores=fake_study.results / "not needed",
+        output=fake_study.results / "times",
     )
     frame = pd.read_csv(fake_study.results / "times/times.csv").set_index("run")
     speech = 4 * 36 * 3.5

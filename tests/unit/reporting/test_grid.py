@@ -1,6 +1,10 @@
 from __future__ import annotations
 
-from asr_distill.reporting.grid import Column, Grid, escape_latex, escape_markdown, latex, markdown
+import math
+
+import pytest
+
+from asr_distill.reporting.grid import Column, Grid, escape_latex, escape_markdown, latex, markdown, significant
 
 
 def grid(**changes: object) -> Grid:
@@ -60,3 +64,21 @@ def test_escapes() -> None:
     )
     assert escape_latex("[7.4, 8.9]") == "{[}7.4, 8.9{]}"
     assert escape_markdown("`a` $x$ #1 & ~~b~~ \\") == r"\`a\` \$x\$ \#1 \& \~\~b\~\~ \\"
+
+
+@pytest.mark.parametrize(
+    ("number", "digits", "shown"),
+    [
+        (0.003, 2, "0.0030"),
+        (0.0000123, 2, "0.000012"),
+        (0.3, 2, "0.30"),
+        (1.0, 2, "1.0"),
+        (12.34, 2, "12"),
+        (630.2, 3, "630"),
+        (1234.5, 3, "1234"),
+        (0.07500001, 4, "0.07500"),
+        (math.nan, 2, ""),
+    ],
+)
+def test_significant_digits_without_exponent(number: float, digits: int, shown: str) -> None:
+    assert significant(number, digits=digits) == shown

@@ -6,7 +6,14 @@ import math
 import pytest
 
 from asr_distill.experiment import Scoring
-from asr_distill.scoring.verdict import interval_confidence, judge, judge_claim, rules
+from asr_distill.scoring.verdict import (
+    interval_confidence,
+    judge,
+    judge_claim,
+    judge_speed,
+    rules,
+    speed_rules,
+)
 
 YES, NO, OPEN = "reproduced", "not reproduced", "inconclusive"
 
@@ -77,6 +84,22 @@ def test_claim_needs_all() -> None:
     assert judge_claim([]) == OPEN
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (6.5, 8.0, YES),
+        (6.0, 8.0, YES),
+        (5.9, 8.0, OPEN),
+        (5.0, 6.0, OPEN),
+        (5.0, 5.9, NO),
+        (1.0, 1.1, NO),
+        (math.nan, math.nan, OPEN),
+    ],
+)
+def test_at_least_six_times_as_long(low: float, high: float, verdict: str) -> None:
+    assert judge_speed(low=low, high=high, at_least=6) == verdict
+
+
 def test_levels() -> None:
     assert interval_confidence("<", confidence=0.95) == 0.95
     assert interval_confidence("<=", confidence=0.95) == 0.9
@@ -86,3 +109,6 @@ def test_levels() -> None:
 def test_rules_name_the_numbers_of_the_scale() -> None:
     text = " ".join(rules(Scoring(confidence=0.99, margin=0.1)))
     assert all(number in text for number in ("99 %", "98 %", "10 %"))
+    (text,) = speed_rules(Scoring(confidence=0.99))
+    assert "99 % t-interval" in text
+    assert "fewer than 3 recognisers" in text

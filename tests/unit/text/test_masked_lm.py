@@ -34,6 +34,9 @@ def test_a_loaded_bert_is_the_saved_one(bert, tokenizer, tmp_path):
 def test_a_bert_of_others_needs_only_the_name_of_its_tokens(copy, bert, tokenizer):
     (copy / "bert.json").write_text(json.dumps({"tokenizer": tokenizer.fingerprint}))
     load_bert(copy, tokenizer=tokenizer)
+    (copy / "bert.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"bert\.json: names no tokens; it names the tokens of a BERT: {"):
+        load_bert(copy, tokenizer=tokenizer)
     (copy / "bert.json").unlink()
     with pytest.raises(ValueError, match=r"holds no BERT: bert\.json is missing; it names the tokens"):
         load_bert(copy, tokenizer=tokenizer)

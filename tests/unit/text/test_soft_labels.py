@@ -135,12 +135,28 @@ def test_the_file_is_read_as_it_was_written(tmp_path, tokenizer, labels):
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
     loaded = SoftLabels.load(path, tokenizer=tokenizer.fingerprint)
     assert loaded.about == labels.about
-    for utterance, text in TRANSCRIPTS.items():
+    for utterance in TRANSCRIPTS:
         assert all(torch.equal(a, b) for a, b in zip(loaded[utterance], labels[utterance], strict=True))
         assert torch.equal(loaded.hidden_states(utterance), labels.hidden_states(utterance))
-        loaded.check(utterance, tokenizer.encode(text))
-    with pytest.raises(ValueError, match=r"labels\.safetensors: are of another transcript of utterance 'first'"):
-        loaded.check("first", tokenizer.encode("THE CAT IS"))
+    assert loaded.hidden_dim == labels.hidden.shape[1]
+
+
+def test_labels_are_checked_against_the_transcripts(tmp_path, tokenizer, labels):
+    labels.save(tmp_path / "labels.safetensors")
+    loaded = SoftLabels.load(tmp_path / "labels.safetensors", tokenizer=tokenizer.fingerprint)
+    tokens = {utterance: tokenizer.encode(text) for utterance, text in TRANSCRIPTS.items()}
+    loaded.check(tokens, mask="token")
+    loaded.check({}, mask="token")
+    for changed, message in [
+        ({"third": tokenizer.encode("A GOOD CAT")}, "is of another transcript of utterance 'third' than the one"),
+        ({"third": tokens["third"][:-1]}, "is of another transcript of utterance 'third'"),
+        ({"seventh": tokens["third"]}, "has no utterance 'seventh' among its 8; make it anew"),
+    ]:
+        with pytest.raises(ValueError, match=rf"labels\.safetensors: {message}") as error:
+            loaded.check(tokens | changed, mask="token")
+        assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match=r"labels\.safetensors: BERT guessed every token, not every word; make"):
+        loaded.check(tokens, mask="word")
 
 
 def test_equal_labels_are_equal_files(tmp_path, bert, tokenizer):
@@ -164,8 +180,9 @@ def test_questions_without_an_answer_are_refused(tmp_path, bert, tokenizer):
     for k in (0, 5):
         with pytest.raises(ValueError, match=rf"holds the 4 most probable tokens of every position, not {k}"):
             labels.top(k)
-    with pytest.raises(ValueError, match=r"labels\.safetensors: holds no hidden states"):
-        labels.hidden_states("first")
+    for ask in (lambda: labels.hidden_states("first"), lambda: labels.hidden_dim):
+        with pytest.raises(ValueError, match=r"labels\.safetensors: holds no hidden states"):
+            ask()
     with pytest.raises(ValueError, match=f"of the tokens {tokenizer.fingerprint}, not xyz; make them anew or restore"):
         SoftLabels.load(path, tokenizer="xyz")
 

@@ -17,6 +17,7 @@ def test_lines_are_normalised_in_order_and_repeats_stay():
     kept, counts = prepare_text(["Yes, sir!", "no\n", "  Yes - sir "], exclude=["MAYBE NO"])
     assert kept == ["YES SIR", "NO", "YES SIR"]
     assert (counts.read, counts.kept, counts.overlapping, counts.unspeakable) == (3, 3, 0, {})
+    assert counts.words == 5
 
 
 def test_dev_and_test_transcripts_are_left_out_and_counted(caplog):
@@ -41,9 +42,10 @@ def test_the_fast_way_is_the_slow_way(text):
 
 
 def test_text_of_another_language_is_refused():
-    with pytest.raises(ValueError, match=r"^lm\.txt: has no word in common with the dev and test transcripts") as error:
-        prepare_text(["guten morgen"], exclude=["GOOD MORNING"], source="lm.txt")
+    with pytest.raises(ValueError, match=r"^lm\.txt: has no word in common with the labelled transcripts;") as error:
+        prepare_text(["guten morgen"], exclude=["GUTEN TAG"], labelled=["Good morning"], source="lm.txt")
     assert "\n" not in str(error.value)
+    prepare_text(["guten morgen"], exclude=["GOOD MORNING"], labelled=["BUENOS DIAS", "Guten Abend"])
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def soft_labels():
 
 def objective(student, soft_labels=None, **run):
     run = CTCRun.model_validate({"recogniser": "ctc", "model": "m", "phase": "p", "augmentation": "a", **run})
-    return CTCObjective(student, run=run, augmentation=Augmentation(), soft_labels=soft_labels if run.masks else None)
+    return CTCObjective(student, run=run, augmentation=Augmentation(), soft_labels=soft_labels)
 
 
 def encoded(student, batch, *layers):

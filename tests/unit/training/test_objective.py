@@ -11,7 +11,7 @@ from asr_distill.losses.joint import LatticeLengths
 from asr_distill.losses.lattice import LatticeWeights, lattice_losses
 from asr_distill.models.transducer import Transducer
 from asr_distill.training import objective as module
-from asr_distill.training.objective import Batch, Objective, joint_inputs
+from asr_distill.training.objective import Batch, Objective, joint_inputs, state_distance
 
 BINS, VOCABULARY = 6, 5
 ALPHA = {"supervised": 1.0, "hard": 1.0, "soft": 0.0, "mixed": 0.3}
@@ -38,7 +38,9 @@ def batch():
     )
 
 
-def objective(targets, *, student=None, teacher=None, ctc_weight=0.25, augmentation=None, **run):
+def objective(
+    targets, *, student=None, teacher=None, ctc_weight=0.25, augmentation=None, teacher_augmentation=None, **run
+):
     supervised = targets == "supervised"
     run = {"audio": ["labelled"], "teacher": None if supervised else "t", "alpha": ALPHA[targets], **run}
     return Objective(
@@ -47,6 +49,7 @@ def objective(targets, *, student=None, teacher=None, ctc_weight=0.25, augmentat
         run=Run.model_validate({"model": "m", "phase": "p", "targets": targets, "augmentation": "a", **run}),
         phase=Phase(steps=10, batch_utterances=3, learning_rate=1, warmup_steps=1, ctc_weight=ctc_weight),
         augmentation=augmentation or Augmentation(),
+        teacher_augmentation=teacher_augmentation,
     )
 
 
@@ -128,8 +131,9 @@ def test_the_teacher_learns_nothing(batch, targets):
     assert not loss.train()._teacher[0].training
 
 
+@pytest.mark.parametrize("noisy", [0, 3])
 @pytest.mark.parametrize("targets", ["soft", "mixed"])
-def test_the_teacher_hears_clean_speech_and_the_student_does_not(monkeypatch, batch, targets):
+def test_the_teacher_hears_clean_speech_unless_it_is_told_otherwise(monkeypatch, batch, targets, noisy):
     student, teacher = model(1), model(2, dim=12).eval()
     heard = {}
     for name, listener in (("student", student), ("teacher", teacher)):
@@ -137,11 +141,41 @@ def test_the_teacher_hears_clean_speech_and_the_student_does_not(monkeypatch, ba
         monkeypatch.setattr(
             listener, "encode", lambda f, n, name=name, encode=encode: (heard.update({name: f}), encode(f, n))[1]
         )
-    monkeypatch.setattr(module, "augment", lambda features, lengths, *, settings, generator: features + 100)
-    objective(targets, student=student, teacher=teacher)(batch, generator=generator())
+    monkeypatch.setattr(
+        module, "augment", lambda features, lengths, *, settings, generator: features + settings.time_masks
+    )
+    augmentations = {
+        "augmentation": Augmentation(time_masks=100),
+        "teacher_augmentation": Augmentation(time_masks=noisy) if noisy else None,
+    }
+    objective(targets, student=student, teacher=teacher, **augmentations)(batch, generator=generator())
     clean = student.normalise(batch.features, batch.feature_lengths)
-    assert torch.equal(heard["teacher"], clean)
+    assert torch.equal(heard["teacher"], clean + noisy)
     assert torch.equal(heard["student"], clean + 100)
+
+
+def test_encoder_states_are_compared_over_speech_alone():
+    student, teacher = torch.randn(2, 5, 3), torch.randn(2, 5, 3)
+    frames = torch.tensor([5, 3])
+    expected = [sum(float(((student[b, n] - teacher[b, n]) ** 2).mean()) for n in range(frames[b])) for b in range(2)]
+    torch.testing.assert_close(state_distance(student, teacher, frames), torch.tensor(expected))
+    shifted = [
+        sum(float(((student[b, n] - teacher[b, n - 2]) ** 2).mean()) for n in range(2, frames[b])) for b in range(2)
+    ]
+    torch.testing.assert_close(state_distance(student, teacher, frames, teacher_shift=2), torch.tensor(shifted))
+
+
+def test_consistency_adds_the_distance_of_encoder_states(batch):
+    student, teacher = model(1), model(2).eval()
+    without, with_it = (
+        objective("soft", student=student, teacher=teacher, consistency=weight)(batch, generator=generator())
+        for weight in (0, 0.5)
+    )
+    clean = student.normalise(batch.features, batch.feature_lengths)
+    (own, frames), (its, _) = (m.encode(clean, batch.feature_lengths) for m in (student, teacher))
+    added = 0.5 * state_distance(own, its, frames).sum() / frames.sum()
+    assert added > 0
+    torch.testing.assert_close(with_it - without, added)
 
 
 def test_the_augmentation_is_the_generator_s(batch):
