@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
+from asr_distill.devices import device_name
 from asr_distill.experiment import BertSize, BertTraining
 from asr_distill.files import replacing
 from asr_distill.progress import Progress
@@ -226,7 +227,7 @@ class BertTrainer:
             "too_long_lines": self.too_long,
             **self.held_out.summary(self.model.eval(), training=self.training),
             "seconds": self.position.seconds,
-            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
+            "device": device_name(self.device),
             "threads": torch.get_num_threads(),
         }
 

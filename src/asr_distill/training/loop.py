@@ -18,6 +18,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from asr_distill.decoding.decode import DevSet
+from asr_distill.devices import device_name
 from asr_distill.experiment import RunRecord
 from asr_distill.files import replacing, write_json
 from asr_distill.losses.checks import NonFiniteError
@@ -249,7 +250,7 @@ class Trainer:
             "epochs": self.position.epoch,
             "skipped_batches": self.position.skipped,
             "seconds": self.position.seconds,
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "device": device_name(device),
             "threads": torch.get_num_threads(),
         }
 
