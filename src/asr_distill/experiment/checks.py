@@ -109,6 +109,12 @@ def _check_changes(run: Run, *, scale: Scale, at: str, of_scale: str) -> None:
     """Check what a run changes of the scale's choices."""
     if run.teacher_augmentation != "none":
         _known(run.teacher_augmentation, scale.augmentations, f"{at}.teacher_augmentation", f"augmentation {of_scale}")
+    shortest = 1000 * scale.corpus.min_duration
+    if run.teacher_shift_ms >= shortest:
+        raise ValueError(
+            f"{at}.teacher_shift_ms: {run.teacher_shift_ms:g} is no less than the shortest utterance that "
+            f"corpus.min_duration allows, {shortest:g} ms, {of_scale}; write less, or leave such utterances out"
+        )
     phase = scale.phases[run.phase]
     if phase.warmup_steps >= round(run.steps_factor * phase.steps):
         raise ValueError(

@@ -60,7 +60,7 @@ class Corpus(Record):
     """All parts of a scale's corpus and the rules for leaving utterances out."""
 
     seed: int = 0
-    min_duration: Positive = 0.2
+    min_duration: Positive = 0.5
     """Seconds; shorter utterances go to quarantine."""
     max_duration: Positive = 30.0
     """Seconds; longer labelled utterances go to quarantine, unlabelled ones are cut into windows of this length."""

@@ -77,6 +77,13 @@ class RunRecord(ResolvedRecord):
     """Parts transcribed by the teacher that the run trains on."""
     dev: tuple[str, ...]
 
+    @property
+    def teacher_shift(self) -> int:
+        """Encoder frames by which the teacher's distributions are delayed."""
+        if self.run.recogniser != "transducer":
+            return 0
+        return round(self.run.teacher_shift_ms / (self.model.encoder.stack * self.features.frame_shift_ms))
+
 
 class StudyRecord(ResolvedRecord):
     """One study at one scale, or a part of it, with the figures its paper prints."""

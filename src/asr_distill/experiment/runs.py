@@ -28,8 +28,9 @@ class Run(Record):
     """Weight of the transducer loss against the divergence; only mixed targets leave a choice."""
     teacher_temperature: Positive = 1.0
     student_temperature: Positive = 1.0
-    teacher_shift: Count = 0
-    """Encoder frames by which the teacher's distributions are delayed; a streaming student needs time to decide."""
+    teacher_shift_ms: Annotated[float, Field(ge=0)] = 0.0
+    """Milliseconds by which the teacher's distributions are delayed, rounded to encoder frames; a streaming student
+    needs time to decide (Yang et al. 2021: 280 ms)."""
     soft_losses: dict[SoftLoss, Positive] = {"divergence": 1.0}
     """What soft targets mean on the lattice, and with which weights; see `LatticeWeights` in losses/lattice.py."""
     fast_emit: Annotated[float, Field(ge=0)] = 0.0
@@ -64,8 +65,8 @@ class Run(Record):
             raise ValueError(f"alpha: {self.targets} targets mean {fixed}, found {self.alpha}; use targets: mixed")
         if not self.soft_losses:
             raise ValueError("soft_losses: is empty; name at least one loss, as in {divergence: 1}")
-        if fixed == 1 and (self.teacher_shift or self.soft_losses != {"divergence": 1.0}):
-            raise ValueError(f"soft_losses, teacher_shift: {self.targets} targets have none; use soft or mixed ones")
+        if fixed == 1 and (self.teacher_shift_ms or self.soft_losses != {"divergence": 1.0}):
+            raise ValueError(f"soft_losses, teacher_shift_ms: {self.targets} targets have none; use soft or mixed ones")
         if fixed == 1 and (self.consistency or self.teacher_augmentation != "none"):
             raise ValueError(
                 f"consistency, teacher_augmentation: no teacher listens with {self.targets} targets; use soft or mixed"

@@ -62,6 +62,7 @@ def build_objective(
         phase=run.phase,
         augmentation=run.augmentation,
         teacher_augmentation=run.teacher_augmentation,
+        teacher_shift=run.teacher_shift,
     )
 
 

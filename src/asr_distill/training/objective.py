@@ -55,11 +55,14 @@ class Objective(nn.Module):
         phase: Phase,
         augmentation: Augmentation,
         teacher_augmentation: Augmentation | None = None,
+        teacher_shift: int = 0,
     ):
+        """Build the loss; `teacher_shift` is in encoder frames."""
         super().__init__()
         self.student = student
         self.run, self.phase, self.augmentation = run, phase, augmentation
         self.teacher_augmentation = teacher_augmentation or Augmentation()
+        self.teacher_shift = teacher_shift
         self.alpha = run.transducer_weight
         if self.alpha < 1 and teacher is None:
             raise ValueError(f"teacher: {run.targets} targets need the teacher's model")
@@ -80,7 +83,7 @@ class Objective(nn.Module):
         if weight > 0:
             total = total + weight * self._auxiliary(batch, states, lengths, teacher_states)
         if self.run.consistency:
-            distance = state_distance(states, teacher_states, frames, teacher_shift=self.run.teacher_shift)
+            distance = state_distance(states, teacher_states, frames, teacher_shift=self.teacher_shift)
             total = total + self.run.consistency * distance.sum()
         return total / frames.sum()
 
@@ -103,7 +106,7 @@ class Objective(nn.Module):
             lengths=lengths,
             weights=self._weights(),
             teacher=teacher,
-            teacher_shift=self.run.teacher_shift,
+            teacher_shift=self.teacher_shift,
             student_temperature=self.run.student_temperature,
             teacher_temperature=self.run.teacher_temperature,
         )
@@ -124,8 +127,7 @@ class Objective(nn.Module):
         if teacher_states is not None:
             with torch.no_grad():
                 target = self._teacher[0].ctc_head(teacher_states)
-            shift = self.run.teacher_shift
-            divergence = frame_divergence(logits, teacher=target, lengths=lengths, teacher_shift=shift)
+            divergence = frame_divergence(logits, teacher=target, lengths=lengths, teacher_shift=self.teacher_shift)
             rows = (lengths.labels + 1).to(logits.device, non_blocking=True)
             total = total + (1 - self.alpha) * (divergence * rows).sum()
         return total

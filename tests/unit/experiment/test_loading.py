@@ -137,7 +137,8 @@ def test_a_run_changes_what_its_scale_chose(root):
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("steps_factor", 0.3, "leaves 2 steps, which the warm-up of the phase 'distilled' (2) would not survive"),
+        ("teacher_shift_ms", 500, "is no less than the shortest utterance that corpus.min_duration allows, 500 ms"),
+        ("steps_factor", 0.2, "leaves 1 steps, which the warm-up of the phase 'distilled' (1) would not survive"),
         ("teacher_augmentation", "standart", "did you mean 'standard'?"),
         ("batch_factor", 0, "batch_factor: Input should be greater than 0"),
     ],
@@ -322,7 +323,7 @@ TEACHER = ("runs", "teacher")
         (("runs", "teacher", "audio"), ["unlabelled"], "supervised runs have no targets for unlabelled speech"),
         (("runs", "self_soft", "audio"), [], "runs.self_soft: audio: is empty"),
         (("runs", "self_soft", "soft_losses"), {}, "soft_losses: is empty; name at least one loss"),
-        (("runs", "self_hard", "teacher_shift"), 2, "soft_losses, teacher_shift: hard targets have none"),
+        (("runs", "self_hard", "teacher_shift_ms"), 60, "soft_losses, teacher_shift_ms: hard targets have none"),
         (("runs", "self_soft", "fast_emit"), 0.1, "fast_emit: goes with a transducer loss"),
         (("runs", "self_soft", "alpha"), 0.5, "alpha: soft targets mean 0.0, found 0.5; use targets: mixed"),
         (("runs", "self_soft", "teacher"), None, "teacher: soft targets need a teacher: name a run"),

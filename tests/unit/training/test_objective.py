@@ -39,7 +39,15 @@ def batch():
 
 
 def objective(
-    targets, *, student=None, teacher=None, ctc_weight=0.25, augmentation=None, teacher_augmentation=None, **run
+    targets,
+    *,
+    student=None,
+    teacher=None,
+    ctc_weight=0.25,
+    augmentation=None,
+    teacher_augmentation=None,
+    teacher_shift=0,
+    **run,
 ):
     supervised = targets == "supervised"
     run = {"audio": ["labelled"], "teacher": None if supervised else "t", "alpha": ALPHA[targets], **run}
@@ -50,6 +58,7 @@ def objective(
         phase=Phase(steps=10, batch_utterances=3, learning_rate=1, warmup_steps=1, ctc_weight=ctc_weight),
         augmentation=augmentation or Augmentation(),
         teacher_augmentation=teacher_augmentation,
+        teacher_shift=teacher_shift,
     )
 
 
