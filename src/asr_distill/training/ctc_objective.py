@@ -6,6 +6,7 @@ Layout legend: B batch, N encoder frames, U labels, K tokens per distribution, D
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -58,37 +59,44 @@ class CTCObjective(nn.Module):
         layers = {*self.read, *self.heard}
         final, intermediate, frames = student.encode_layers(heard, batch.feature_lengths, layers=layers)
         lengths = LatticeLengths(frames=frames, labels=batch.label_lengths)
-        total = self._ctc(final, intermediate, batch, lengths)
+        total = self._ctc([final, *(intermediate[layer] for layer in self.heard)], batch, lengths)
         if run.decoder != "none" and not ctc_only:
-            decoders = [self._decoder(states, batch, lengths) for states in (intermediate[m] for m in self.read)]
-            of_decoders = combine_layers(self._decoder(final, batch, lengths), decoders, weight=run.beta)
+            read = [final, *(intermediate[layer] for layer in self.read)]
+            of_decoders = combine_layers(*self._decoders(read, batch, lengths), weight=run.beta)
             total = (1 - run.alpha) * total + run.alpha * of_decoders
         return total.sum() / frames.sum()
 
-    def _ctc(self, final: Tensor, intermediate: dict[int, Tensor], batch: Batch, lengths: LatticeLengths) -> Tensor:
-        """Return the CTC loss (B,) of final and intermediate layers."""
-        logits = self.student.ctc_head(final)
-        loss = ctc(logits, labels=batch.labels, lengths=lengths)
+    def _ctc(self, layers: Sequence[Tensor], batch: Batch, lengths: LatticeLengths) -> Tensor:
+        """Return the CTC loss (B,) of the states of the final layer and of the intermediate ones, each (B, N, D)."""
+        logits = self.student.ctc_head(torch.cat(list(layers)))
+        of_all = _repeated(batch, len(layers))
+        counts = LatticeLengths(frames=lengths.frames.repeat(len(layers)), labels=of_all.label_lengths)
+        loss, *others = ctc(logits, labels=of_all.labels, lengths=counts).chunk(len(layers))
         if self.run.frame_knowledge is not None:
             weight = self.run.frame_knowledge.weight
-            loss = (1 - weight) * loss + weight * self._frames(logits, batch, lengths)
-        others = [
-            ctc(self.student.ctc_head(intermediate[layer]), labels=batch.labels, lengths=lengths)
-            for layer in self.heard
-        ]
+            loss = (1 - weight) * loss + weight * self._frames(logits[: len(layers[0])], batch, lengths)
         return combine_layers(loss, others, weight=self.run.interctc)
 
-    def _decoder(self, states: Tensor, batch: Batch, lengths: LatticeLengths) -> Tensor:
-        """Return what the decoder loses (B,) on one layer's states (B, N, D)."""
+    def _decoders(
+        self, layers: Sequence[Tensor], batch: Batch, lengths: LatticeLengths
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        """Return what the decoder loses (B,) on the final layer's states (B, N, D), and on each intermediate one's."""
+        loss, *others = self._decoder(
+            torch.cat(list(layers)), lengths.frames.repeat(len(layers)), _repeated(batch, len(layers))
+        ).chunk(len(layers))
+        return loss, others
+
+    def _decoder(self, states: Tensor, frames: Tensor, batch: Batch) -> Tensor:
+        """Return what the decoder loses (B,) on states (B, N, D) of `frames` (B,)."""
         decoder, knowledge = self.student.decoder, self.run.knowledge
         if knowledge.hidden_states != "none":
-            hidden = decoder.hidden(states, lengths.frames, batch.labels, batch.label_lengths)
+            hidden = decoder.hidden(states, frames, batch.labels, batch.label_lengths)
             target = pad_sequence(
                 [self.soft_labels.hidden_states(name) for name in batch.utterances], batch_first=True
             ).to(states)
             predicted = self.student.hidden_projection(hidden)
             return hidden_regression(predicted, target, batch.label_lengths, distance=knowledge.hidden_states)
-        logits = decoder(states, lengths.frames, batch.labels, batch.label_lengths)
+        logits = decoder(states, frames, batch.labels, batch.label_lengths)
         if self.run.decoder == "cross_entropy":
             return cross_entropy(logits, batch.labels, batch.label_lengths, smoothing=self.run.label_smoothing)
         ids, probabilities = padded_soft_labels(self.soft_labels, batch.utterances, device=states.device)
@@ -110,6 +118,16 @@ class CTCObjective(nn.Module):
         ids, probabilities = padded_soft_labels(self.soft_labels, batch.utterances, device=logits.device)
         temperature = self.run.frame_knowledge.temperature
         return frame_topk_divergence(logits, ids, probabilities, alignment, temperature=temperature)
+
+
+def _repeated(batch: Batch, times: int) -> Batch:
+    """Return the transcripts of a batch several times over, for states of several layers; features stay as they are."""
+    return replace(
+        batch,
+        labels=batch.labels.repeat(times, 1),
+        label_lengths=batch.label_lengths.repeat(times),
+        utterances=batch.utterances * times,
+    )
 
 
 def padded_soft_labels(
