@@ -15,6 +15,7 @@ TITLES = {
     "augmentation": "Frequency augmentation",
     "knowledge": "BERT's knowledge and what attention decoders learnt",
     "wer_by_layer": "Word error rate by encoder layer",
+    "wer_by_generation": "Word error rate by generation",
     "speed_and_memory": "Speed and memory",
     "wer_against_rtf": "Word error rate against real-time factor",
 }
@@ -51,6 +52,13 @@ def captions(study: StudyRecord) -> dict[str, str]:
             "The head was trained on the final layer, and on layers below it only in runs with intermediate CTC. Bars "
             f"are {level} bootstrap intervals over {scope}. The axis is logarithmic and ends at {HIGHEST_WER:g} %: "
             "rates above it are cut off. Runs stand a little beside each other."
+        )
+    if study.study.generations:
+        found["wer_by_generation"] = (
+            "Word error rate of students that teach each other, as in noisy student training. Generation 0 is the "
+            "first teacher; every later one is a new model, trained on the same speech with the generation before as "
+            f"its teacher. Bars are {level} bootstrap intervals over {scope}. All transcribe the same utterances, so "
+            "bars may overlap where paired differences are clear. Chains stand a little beside each other."
         )
     return found
 
@@ -104,7 +112,7 @@ def _trade_off(study: StudyRecord) -> str:
     seeds = " Means over seeds." if len(study.seeds) > 1 else ""
     return (
         "Word error rate of every CTC run and search against its real-time factor from stored features to text "
-        "(reading, encoder and search), both logarithmic, as measured in this very run on all test parts together. "
+        "(reading, encoder and search), the rates logarithmic, as measured in this very run on all test parts together. "
         "Markers tell searches, colours what the run's decoder learnt; a faint line joins the searches of a run. Bars "
         f"are {100 * study.scale.scoring.confidence:g} % bootstrap intervals of the word error rate.{seeds} Real-time "
         "factors depend on the machine and its load."
@@ -117,4 +125,4 @@ def captions_text(texts: Mapping[str, str]) -> str:
 
 
 def _dev_utterances(study: StudyRecord) -> int:
-    return max(study.scale.phases[run.phase].dev_utterances for run in study.study.runs.values())
+    return max(study.scale.phases[run.phase].dev_utterances for run in study.study.recognisers.values())

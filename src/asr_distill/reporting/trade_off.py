@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from asr_distill.experiment import GREEDY, StudyRecord
 from asr_distill.reporting import style
@@ -14,6 +15,8 @@ from asr_distill.reporting.scores import MEAN
 
 MARKERS = ("o", "^", "D", "s", "v", "P", "X")
 """Of the searches, in their order."""
+DECADE = 10
+"""From this ratio of the slowest to the fastest on, the axis of real-time factors is logarithmic."""
 
 
 def trade_off_figure(study: StudyRecord, *, scores: pd.DataFrame, speeds: pd.DataFrame) -> Figure:
@@ -35,7 +38,11 @@ def trade_off_figure(study: StudyRecord, *, scores: pd.DataFrame, speeds: pd.Dat
         panel.set_xlabel("real-time factor, features to text")
         logarithmic(panel, "y")  # a decoder that does not stop makes several times as many errors
         panel.grid(axis="both", which="both")
-    logarithmic(axes[0], "x")
+    if points["rtf"].max() >= DECADE * points["rtf"].min():
+        logarithmic(axes[0], "x")
+    else:
+        axes[0].xaxis.set_major_locator(MaxNLocator(5))
+        axes[0].xaxis.set_major_formatter(lambda factor, _: f"{factor:g}")
     axes[0].set_ylabel("WER, %")
     kinds = target_handles(study, dict.fromkeys(points["run"]))
     for kind in kinds:
