@@ -91,6 +91,7 @@ def tune(
     candidates = [replace(search.settings, lm_weight=weight, insertion_score=score) for weight, score in pairs]
     rows = [_measured(dev, search=search, tokenizer=tokenizer, settings=settings) for settings in candidates]
     best = min(rows, key=lambda row: (row.pooled, row.settings.lm_weight, abs(row.settings.insertion_score)))
+    _note_edges(best.settings, lm_weights=lm_weights, insertion_scores=insertion_scores)
 
     pairs = itertools.product(beam_size_tokens, beam_thresholds)
     candidates = [replace(best.settings, beam_size_token=num, beam_threshold=width) for num, width in pairs]
@@ -106,6 +107,16 @@ def tune(
     cheapest = next(row for row in pruned if row.pooled <= allowed)
     log.info("dev sets: word error rate %.2f %% with %s", 100 * cheapest.pooled, cheapest.settings)
     return [replace(row, chosen=row is best) for row in rows] + [replace(row, chosen=row is cheapest) for row in pruned]
+
+
+def _note_edges(best: BeamSettings, *, lm_weights: Sequence[float], insertion_scores: Sequence[float]) -> None:
+    """Log where the best value is the largest that was tried: a still larger one might be better."""
+    for name, chosen, tried in (
+        ("lm_weights", best.lm_weight, lm_weights),
+        ("insertion_scores", best.insertion_score, insertion_scores),
+    ):
+        if len(tried) > 1 and chosen == max(tried):
+            log.warning("search.%s: the best one, %g, is the largest; try larger ones", name, chosen)
 
 
 def chosen_settings(rows: Sequence[TuningRow]) -> BeamSettings:

@@ -112,7 +112,7 @@ def _trade_off(study: StudyRecord) -> str:
     seeds = " Means over seeds." if len(study.seeds) > 1 else ""
     return (
         "Word error rate of every CTC run and search against its real-time factor from stored features to text "
-        "(reading, encoder and search), the rates logarithmic, as measured in this very run on all test parts together. "
+        "(reading, encoder and search), the rates logarithmic, as measured in this very run on all test parts. "
         "Markers tell searches, colours what the run's decoder learnt; a faint line joins the searches of a run. Bars "
         f"are {100 * study.scale.scoring.confidence:g} % bootstrap intervals of the word error rate.{seeds} Real-time "
         "factors depend on the machine and its load."
