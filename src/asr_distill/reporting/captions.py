@@ -15,7 +15,6 @@ TITLES = {
     "augmentation": "Frequency augmentation",
     "knowledge": "BERT's knowledge and what attention decoders learnt",
     "wer_by_layer": "Word error rate by encoder layer",
-    "wer_by_generation": "Word error rate by generation",
     "speed_and_memory": "Speed and memory",
     "wer_against_rtf": "Word error rate against real-time factor",
 }
@@ -52,13 +51,6 @@ def captions(study: StudyRecord) -> dict[str, str]:
             "The head was trained on the final layer, and on layers below it only in runs with intermediate CTC. Bars "
             f"are {level} bootstrap intervals over {scope}. The axis is logarithmic and ends at {HIGHEST_WER:g} %: "
             "rates above it are cut off. Runs stand a little beside each other."
-        )
-    if study.study.generations:
-        found["wer_by_generation"] = (
-            "Word error rate of students that teach each other, as in noisy student training. Generation 0 is the "
-            "first teacher; every later one is a new model, trained on the same speech with the generation before as "
-            f"its teacher. Bars are {level} bootstrap intervals over {scope}. All transcribe the same utterances, so "
-            "bars may overlap where paired differences are clear. Chains stand a little beside each other."
         )
     return found
 
@@ -125,4 +117,4 @@ def captions_text(texts: Mapping[str, str]) -> str:
 
 
 def _dev_utterances(study: StudyRecord) -> int:
-    return max(study.scale.phases[run.phase].dev_utterances for run in study.study.recognisers.values())
+    return max(study.scale.phases[run.phase].dev_utterances for run in study.study.runs.values())
