@@ -16,6 +16,11 @@ import typer
 from asr_distill import cli_language_models
 from asr_distill.stages import Log, Threads, device, start
 
+PartSet = Annotated[str | None, typer.Option("--set", help="Parts of this set instead of those without one.")]
+PartSets = Annotated[list[str] | None, typer.Option("--set", help="Parts of these sets too.")]
+
+Latency = Annotated[Path | None, typer.Option(help="latency.csv, for a study that shows emission latency.")]
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 app.add_typer(cli_language_models.app)
@@ -35,7 +40,7 @@ def main() -> None:
 
 
 @app.command()
-def synthesize(corpus: Path, output: Path, workers: int = 1, log: Log = None) -> None:
+def synthesize(corpus: Path, output: Path, part_set: PartSet = None, workers: int = 1, log: Log = None) -> None:
     """Speak the scale's synthetic parts into OUTPUT, laid out as LibriSpeech and Libri-Light."""
     start(log)
     from asr_distill.corpus.synthesize import synthesize as run
@@ -43,7 +48,8 @@ def synthesize(corpus: Path, output: Path, workers: int = 1, log: Log = None) ->
 
     record = CorpusRecord.read(corpus).corpus
     parts = {name: part for name, part in record.parts.items() if isinstance(part, SyntheticPart)}
-    run(parts, folder=output, seed=record.seed, workers=workers)
+    spoken = [name for name, part in parts.items() if part.part_set == part_set]
+    run(parts, folder=output, seed=record.seed, workers=workers, spoken=spoken)
 
 
 @app.command()
@@ -64,13 +70,16 @@ def prepare(
 
 
 @app.command()
-def overview(corpus: Path, folder: Path, output: Path, quarantine: Path, log: Log = None) -> None:
+def overview(
+    corpus: Path, folder: Path, output: Path, quarantine: Path, part_set: PartSets = None, log: Log = None
+) -> None:
     """List the prepared parts in FOLDER and what was left out of them; check that no speaker is in two uses."""
     start(log)
     from asr_distill.corpus import overview as module
     from asr_distill.experiment import CorpusRecord
 
-    folders = {part: folder / part for part in CorpusRecord.read(corpus).corpus.parts}
+    parts = CorpusRecord.read(corpus).corpus.restricted(part_set or ()).parts
+    folders = {part: folder / part for part in parts}
     module.overview(folders).to_csv(output, index=False)
     module.quarantine(folders).to_csv(quarantine, index=False)
 
@@ -93,9 +102,10 @@ def tokenizer(record: Path, references: list[Path], output: Annotated[Path, type
 def train(
     run: Path,
     corpus: Annotated[Path, typer.Option()],
-    tokenizer: Annotated[Path, typer.Option()],
     output: Annotated[Path, typer.Option()],
+    tokenizer: Annotated[Path | None, typer.Option(help="For all but runs that pre-train an encoder.")] = None,
     teacher: Path | None = None,
+    initial: Annotated[Path | None, typer.Option(help="Model or encoder from whose encoder the run starts.")] = None,
     soft_labels: Path | None = None,
     pseudo_labels: Annotated[list[Path] | None, typer.Option()] = None,
     threads: Threads = 1,
@@ -111,6 +121,7 @@ def train(
         corpus=corpus,
         tokenizer=tokenizer,
         teacher=teacher,
+        initial=initial,
         soft_labels=soft_labels,
         pseudo_labels=pseudo_labels or [],
         output=output,
@@ -161,6 +172,24 @@ def decode_command(
 
 
 @app.command()
+def align(
+    model: Path,
+    output: Path,
+    part: Annotated[list[str], typer.Option()],
+    corpus: Annotated[Path, typer.Option()],
+    tokenizer: Annotated[Path, typer.Option()],
+    threads: Threads = 1,
+    log: Log = None,
+) -> None:
+    """Tell where each word of the transcripts of parts ends, as a bi-directional MODEL aligns them, in OUTPUT."""
+    start(log, threads=threads)
+    from asr_distill.decoding.forced_alignment import write_alignment
+
+    tokens, loaded = _load(model, tokenizer)
+    write_alignment(loaded, parts=part, corpus=corpus, tokenizer=tokens, output=output)
+
+
+@app.command()
 def score(study: Path, corpus: Path, runs: Path, scores: Path, errors: Path, log: Log = None) -> None:
     """Count the word errors of every run of a STUDY into SCORES and, by utterance, ERRORS."""
     start(log)
@@ -169,6 +198,16 @@ def score(study: Path, corpus: Path, runs: Path, scores: Path, errors: Path, log
 
     references = _references(StudyRecord.read(study), corpus)
     module.score(study, references=references, runs=runs, scores=scores, errors=errors)
+
+
+@app.command()
+def latency(study: Path, corpus: Path, runs: Path, output: Path, log: Log = None) -> None:
+    """Measure how late the streaming runs of a STUDY write the words of its test parts, into OUTPUT."""
+    start(log)
+    from asr_distill.experiment import StudyRecord
+    from asr_distill.reporting.latency import write_latency
+
+    write_latency(study, references=_references(StudyRecord.read(study), corpus), runs=runs, output=output)
 
 
 @app.command()
@@ -181,6 +220,8 @@ def tables(
     knowledge: Annotated[Path | None, typer.Option(help="For a study with decoded samples: what is shown.")] = None,
     corpus: Path = Path("corpus"),
     language_models: Annotated[Path | None, typer.Option(help="Folder of those that the runs use.")] = None,
+    latency: Latency = None,
+    errors: Annotated[Path | None, typer.Option(help="errors.csv, for tables of paired comparisons.")] = None,
     log: Log = None,
 ) -> None:
     """Write into OUTPUT the paper's tables, the corpus, and where they are given language models and samples."""
@@ -188,8 +229,14 @@ def tables(
     from asr_distill.experiment import StudyRecord
     from asr_distill.reporting import tables as module
 
-    module.write_tables(study, scores=scores, runs=runs, output=output)
+    module.write_tables(study, scores=scores, runs=runs, latency=latency, output=output)
     module.write_corpus_table(study, overview=overview, output=output)
+    if errors is not None:
+        from asr_distill.reporting.verdicts import write_verdicts
+        from asr_distill.reporting.weak_teachers import write_gains
+
+        write_verdicts(study, errors=errors, output=output)
+        write_gains(study, errors=errors, output=output)
     if knowledge is not None:
         from asr_distill.reporting.samples import write_samples
 
@@ -238,13 +285,24 @@ def figures(
     output: Path,
     illustrations: Path | None = None,
     knowledge: Path | None = None,
+    latency: Latency = None,
+    errors: Annotated[Path | None, typer.Option(help="errors.csv, for figures of paired comparisons.")] = None,
     log: Log = None,
 ) -> None:
     """Draw the figures and write their captions into OUTPUT."""
     start(log)
     from asr_distill.reporting.figures import write_figures
 
-    write_figures(study, scores=scores, runs=runs, illustrations=illustrations, knowledge=knowledge, output=output)
+    write_figures(
+        study,
+        scores=scores,
+        runs=runs,
+        illustrations=illustrations,
+        knowledge=knowledge,
+        latency=latency,
+        errors=errors,
+        output=output,
+    )
 
 
 @app.command()
@@ -286,6 +344,7 @@ def report(
     knowledge: Annotated[Path | None, typer.Option(help="For a study with decoded samples: what is shown.")] = None,
     corpus: Path = Path("corpus"),
     language_models: Annotated[Path | None, typer.Option(help="Folder of those that the runs use.")] = None,
+    latency: Latency = None,
     log: Log = None,
 ) -> None:
     """Write RESULTS/report.html, one file that holds tables, figures, claims and provenance."""
@@ -299,6 +358,7 @@ def report(
         claims=results / "claims.csv",
         runs=runs,
         overview=overview,
+        tables=results / "tables",
         figures=results / "figures",
         times=results / "times",
         provenance=results / "provenance.json",
@@ -306,6 +366,7 @@ def report(
         knowledge=knowledge,
         references=_references(StudyRecord.read(study), corpus),
         language_models=language_models,
+        latency=latency,
     )
 
 
@@ -353,8 +414,7 @@ def schema(folder: Path) -> None:
 
 def _references(study, corpus: Path) -> dict[str, Path]:
     """Return the references of every part that is scored."""
-    parts = (*study.scale.parts("dev"), *study.scale.parts("test"))
-    return {part: corpus / part / "references.jsonl" for part in parts}
+    return {part: corpus / part / "references.jsonl" for part in study.scored_parts}
 
 
 def _load(model: Path, tokenizer: Path):

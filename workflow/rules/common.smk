@@ -3,7 +3,8 @@ import sys
 from pathlib import Path
 
 from asr_distill.devices import num_gpus
-from asr_distill.experiment import load_experiment
+from asr_distill.dry_run import CostTeller
+from asr_distill.experiment import load_experiment, scored_parts, timed_runs
 
 try:
     experiment = load_experiment(config, root=Path(workflow.basedir))
@@ -22,9 +23,14 @@ BENCHMARKS = f"{experiment.config.results}/benchmarks"
 CORPUS = f"{WORK}/corpus"
 TOKENIZER = f"{WORK}/tokenizer.model"
 PARTS = list(experiment.scale.corpus.parts)
+SETS = experiment.scale.corpus.sets  # of parts that only runs which ask for them use
+WITHOUT_SET = list(experiment.scale.corpus.restricted().parts)
 SCORED = [*experiment.scale.parts("dev"), *experiment.scale.parts("test")]
 LABELLED = experiment.scale.parts("labelled")
-TRAINING = [*LABELLED, *experiment.scale.parts("unlabelled")]
+TRAINING = [
+    *experiment.scale.parts("labelled", sets=SETS),
+    *experiment.scale.parts("unlabelled", sets=SETS),
+]
 TEACHERS = sorted(
     {
         run.teacher
@@ -60,16 +66,36 @@ CTC_RUNS = sorted(
         if run.recogniser == "ctc"
     }
 )
+PRETRAINING = sorted(
+    {
+        name
+        for study in experiment.studies.values()
+        for name in study.runs.keys() - study.recognisers.keys()
+    }
+)
+STREAMING = sorted(
+    {
+        name
+        for study in experiment.studies.values()
+        for name in timed_runs(study, experiment.scale)
+    }
+)
 WITH_DECODER = [
     name
     for study in experiment.studies.values()
     for name, run in study.runs.items()
     if name in CTC_RUNS and run.decoder != "none"
 ]
+TESTED = experiment.scale.parts("test")
 # The core of every study, everything, or the studies' single tables, by name: what can be asked for.
 SELECTIONS = sorted(
     {name for study in experiment.studies.values() for name in study.selections()}
 )
+
+# A dry run ends with what the jobs would cost.
+if workflow.output_settings.dryrun:
+    published = Path(workflow.basedir) / "results/published" / SCALE
+    logger.addHandler(CostTeller(workflow, work=Path(WORK), published=published))
 
 
 def one_of(names):
@@ -81,6 +107,8 @@ wildcard_constraints:
     study=one_of(experiment.studies),
     selection=one_of(SELECTIONS),
     part=one_of(PARTS),
+    set=one_of(SETS),
+    sets=rf"({one_of(SETS)})(\+({one_of(SETS)}))*",
     seed=r"\d+",
     mask="token|word",
 
@@ -118,14 +146,81 @@ def run_record(wildcards):
     return experiment.run(wildcards.study, wildcards.run, seed=int(wildcards.seed))
 
 
+def corpus_record(wildcards):
+    """What decides a part: parts of sets have a record of their own, so that no other part depends on them."""
+    part = experiment.scale.corpus.parts[wildcards.part]
+    return f"{WORK}/{'corpus' if part.part_set is None else 'sets'}.yaml"
+
+
+def synthetic_folder(wildcards):
+    """Where a part lies that is synthesised: each set of parts is synthesised on its own."""
+    part = experiment.scale.corpus.parts[wildcards.part]
+    return f"{WORK}/synthetic" if part.part_set is None else f"{WORK}/synthetic_{part.part_set}"
+
+
 def synthetic_corpus(wildcards):
     """The synthesised corpus, for the parts that come from it."""
-    return f"{WORK}/synthetic" if wildcards.part in SYNTHETIC else []
+    return synthetic_folder(wildcards) if wildcards.part in SYNTHETIC else []
 
 
-def prepared(name, parts=PARTS):
+def prepared(name, parts=WITHOUT_SET):
     """One file of each prepared part."""
     return expand(f"{CORPUS}/{{part}}/{name}", part=parts)
+
+
+def statistics_with_sets(wildcards):
+    return prepared("statistics.json", parts_with(wildcards.sets.split("+")))
+
+
+def references_with_sets(wildcards):
+    return prepared("references.jsonl", parts_with(wildcards.sets.split("+")))
+
+
+def quarantine_with_sets(wildcards):
+    return prepared("quarantine.csv", parts_with(wildcards.sets.split("+")))
+
+
+def parts_with(sets):
+    """The parts without a set and those of some sets."""
+    return list(experiment.scale.corpus.restricted(sets).parts)
+
+
+def set_options(wildcards):
+    return [word for name in wildcards.sets.split("+") for word in ("--set", name)]
+
+
+def with_sets(name, sets):
+    """A file about the parts without a set, and about those of some sets, if there are any."""
+    return f"{WORK}/{name}{''.join(f'+{part_set}' for part_set in sets)}.csv"
+
+
+def run_overview(wildcards):
+    """The parts that a run may use, checked: no speaker is in two uses."""
+    named = run_record(wildcards).run.audio
+    return with_sets("overview", [name for name in SETS if name in named])
+
+
+def report_sets(wildcards):
+    """The sets of parts that the runs of a report use."""
+    return experiment.record(
+        wildcards.study, wildcards.selection
+    ).scale.corpus.sets
+
+
+def report_overview(wildcards):
+    return with_sets("overview", report_sets(wildcards))
+
+
+def report_quarantine(wildcards):
+    return with_sets("quarantine", report_sets(wildcards))
+
+
+def report_records(wildcards):
+    """What decides the parts that a report is about, their tokens and their transcripts."""
+    sets = ["sets"] if report_sets(wildcards) else []
+    return expand(
+        f"{WORK}/{{name}}.yaml", name=["corpus", *sets, "tokenizer", "decoding"]
+    )
 
 
 def teacher_model(wildcards):
@@ -133,6 +228,30 @@ def teacher_model(wildcards):
     run = run_record(wildcards).run
     distils = run.recogniser == "transducer" and run.transducer_weight < 1
     return [teacher_file(wildcards, "model.safetensors")] if distils else []
+
+
+def run_tokenizer(wildcards):
+    """The tokens that a run learns; pre-training of an encoder has none."""
+    pretrains = run_record(wildcards).run.recogniser == "best_rq"
+    return [] if pretrains else [TOKENIZER]
+
+
+def tokenizer_option(wildcards, input):
+    return ["--tokenizer", *input.tokenizer] if input.tokenizer else []
+
+
+def initial_encoder(wildcards):
+    """What a run's encoder starts from, if not from random weights."""
+    run = run_record(wildcards).run
+    if run.recogniser != "transducer" or run.initial is None:
+        return []
+    transcribes = run.initial in experiment.studies[wildcards.study].recognisers
+    name = "model.safetensors" if transcribes else "encoder.safetensors"
+    return [other_run_file(wildcards, run.initial, name)]
+
+
+def initial_option(wildcards, input):
+    return ["--initial", *input.initial] if input.initial else []
 
 
 def soft_labels(wildcards):
@@ -195,15 +314,17 @@ def searches(wildcards):
 def pseudo_labels(wildcards):
     """The teacher's transcripts of the unlabelled parts that a run trains on."""
     record = run_record(wildcards)
-    return [
-        teacher_file(wildcards, f"pseudo_labels/{part}.jsonl")
-        for part in record.unlabelled
-    ]
+    parts = record.unlabelled if record.run.teacher is not None else ()
+    return [teacher_file(wildcards, f"pseudo_labels/{part}.jsonl") for part in parts]
 
 
 def teacher_file(wildcards, name):
-    teacher = run_record(wildcards).run.teacher
-    return f"{WORK}/{wildcards.study}/{teacher}/seed{wildcards.seed}/{name}"
+    return other_run_file(wildcards, run_record(wildcards).run.teacher, name)
+
+
+def other_run_file(wildcards, run, name):
+    """A file of another run with the same seed."""
+    return f"{WORK}/{wildcards.study}/{run}/seed{wildcards.seed}/{name}"
 
 
 def teacher_option(wildcards, input):
@@ -214,8 +335,27 @@ def pseudo_label_options(wildcards, input):
     return [word for path in input.pseudo_labels for word in ("--pseudo-labels", path)]
 
 
+def run_parts(wildcards):
+    """The dev and test parts that a run transcribes."""
+    return scored_parts(run_record(wildcards).run, experiment.scale)
+
+
+def run_cuts(wildcards):
+    return prepared("cuts.jsonl.gz", run_parts(wildcards))
+
+
+def run_features(wildcards):
+    return prepared("features.lca", run_parts(wildcards))
+
+
+def report_references(wildcards):
+    """Transcripts of every part that a report counts errors on."""
+    record = experiment.record(wildcards.study, wildcards.selection)
+    return prepared("references.jsonl", record.scored_parts)
+
+
 def part_options(wildcards):
-    return [word for part in SCORED for word in ("--part", part)]
+    return [word for part in run_parts(wildcards) for word in ("--part", part)]
 
 
 def dev_options(wildcards):
@@ -231,20 +371,27 @@ def test_options(wildcards):
 def training_parts(wildcards):
     """The prepared parts that a run reads."""
     record = run_record(wildcards)
-    return prepared(
-        "statistics.json", [*record.labelled, *record.unlabelled, *record.dev]
-    )
+    heard = [*record.labelled, *record.unlabelled, *record.dev]
+    return prepared("statistics.json", dict.fromkeys([*heard, *record.normalised_by]))
 
 
 def study_runs(wildcards, name):
     """One file of every run and seed that a report is about."""
-    runs = selected(wildcards).runs
+    return files_of(selected(wildcards).runs, wildcards, name)
+
+
+def recognisers(wildcards, name):
+    """One file of every run and seed that transcribes speech for a report."""
+    return files_of(selected(wildcards).recognisers, wildcards, name)
+
+
+def files_of(runs, wildcards, name):
     folder = f"{WORK}/{wildcards.study}/{{run}}/seed{{seed}}/{name}"
     return expand(folder, run=runs, seed=experiment.config.seeds)
 
 
 def hypotheses(wildcards):
-    return study_runs(wildcards, "hypotheses.jsonl")
+    return recognisers(wildcards, "hypotheses.jsonl")
 
 
 def summaries(wildcards):
@@ -252,11 +399,41 @@ def summaries(wildcards):
 
 
 def timings(wildcards):
-    return study_runs(wildcards, "decoding.json")
+    return recognisers(wildcards, "decoding.json")
 
 
 def benchmarks(wildcards):
-    return study_runs(wildcards, "train.tsv") + study_runs(wildcards, "decode.tsv")
+    return study_runs(wildcards, "train.tsv") + recognisers(wildcards, "decode.tsv")
+
+
+def costs(wildcards):
+    """What Snakemake measured of the trainings whose memory a table shows."""
+    tables = [table for table in selected(wildcards).tables.values() if table.cost]
+    runs = {row.run for table in tables for row in table.rows if row.run is not None}
+    return files_of(sorted(runs), wildcards, "train.tsv")
+
+
+def alignments(wildcards):
+    """Where words end, as the study's own run aligns them, if a report shows emission latency."""
+    study = selected(wildcards)
+    aligned_by = [study.aligned_by] if study.measures_latency else []
+    return files_of(aligned_by, wildcards, "alignment.jsonl")
+
+
+def emissions(wildcards):
+    """When the streaming runs of a report wrote their words."""
+    record = experiment.record(wildcards.study, wildcards.selection)
+    return files_of(record.timed_runs, wildcards, "emissions.jsonl")
+
+
+def emission_latency(wildcards):
+    """How late a report's streaming runs write their words, if it shows that."""
+    shown = selected(wildcards).measures_latency
+    return [f"{STUDY}/latency.csv".format(**wildcards)] if shown else []
+
+
+def latency_option(wildcards, input):
+    return ["--latency", *input.latency] if input.latency else []
 
 
 def lattice_models(wildcards):

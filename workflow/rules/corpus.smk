@@ -16,15 +16,32 @@ rule synthesize:
     resources:
         mem_mb=2000,
         runtime=60,
+    params:
+        sets=[],
     message:
         "Synthesise the embedded corpus"
     shell:
-        "asr-distill synthesize {input.corpus:q} {output:q} --workers {threads} --log {log:q}"
+        "asr-distill synthesize {input.corpus:q} {output:q} {params.sets:q} --workers {threads} --log {log:q}"
+
+
+use rule synthesize as synthesize_set with:
+    input:
+        corpus=f"{WORK}/sets.yaml",
+    output:
+        directory(f"{WORK}/synthetic_{{set}}"),
+    log:
+        f"{WORK}/synthesize_{{set}}.log",
+    benchmark:
+        f"{WORK}/synthesize_{{set}}.tsv"
+    params:
+        sets=["--set", "{set}"],
+    message:
+        "Synthesise the set {wildcards.set}"
 
 
 rule prepare:
     input:
-        corpus=f"{WORK}/corpus.yaml",
+        corpus=corpus_record,
         synthetic=synthetic_corpus,
     output:
         cuts=f"{CORPUS}/{{part}}/cuts.jsonl.gz",
@@ -43,7 +60,7 @@ rule prepare:
         runtime=24 * 60,
     params:
         folder=part_folder,
-        synthetic=f"{WORK}/synthetic",
+        synthetic=synthetic_folder,
     message:
         "Check and prepare {wildcards.part}"
     shell:
@@ -80,7 +97,29 @@ rule overview:
         runtime=30,
     params:
         folder=corpus_folder,
+        sets=[],
     message:
         "List the parts of the corpus"
     shell:
-        "asr-distill overview {input.corpus:q} {params.folder:q} {output.overview:q} {output.quarantine:q} --log {log:q}"
+        "asr-distill overview {input.corpus:q} {params.folder:q} {output.overview:q} {output.quarantine:q} "
+        "{params.sets:q} --log {log:q}"
+
+
+use rule overview as overview_with_sets with:
+    input:
+        corpus=f"{WORK}/sets.yaml",
+        statistics=statistics_with_sets,
+        references=references_with_sets,
+        quarantine=quarantine_with_sets,
+    output:
+        overview=f"{WORK}/overview+{{sets}}.csv",
+        quarantine=f"{WORK}/quarantine+{{sets}}.csv",
+    log:
+        f"{WORK}/overview+{{sets}}.log",
+    benchmark:
+        f"{WORK}/overview+{{sets}}.tsv"
+    params:
+        folder=corpus_folder,
+        sets=set_options,
+    message:
+        "List the parts of the corpus with the sets {wildcards.sets}"

@@ -35,8 +35,8 @@ rule decode:
         model=f"{RUN}/model.safetensors",
         tokenizer=TOKENIZER,
         settings=f"{WORK}/decoding.yaml",
-        cuts=prepared("cuts.jsonl.gz", SCORED),
-        features=prepared("features.lca", SCORED),
+        cuts=run_cuts,
+        features=run_features,
     output:
         hypotheses=f"{RUN}/hypotheses.jsonl",
         timing=f"{RUN}/decoding.json",
@@ -101,4 +101,69 @@ rule decode_ctc:
         "--ngram {input.ngram:q} --threads {threads} --log {log:q}"
 
 
-ruleorder: decode_ctc > decode
+use rule decode as decode_streaming with:
+    output:
+        **rules.decode.output,
+        emissions=f"{RUN}/emissions.jsonl",
+    wildcard_constraints:
+        run=one_of(STREAMING),
+
+
+ruleorder: decode_ctc > decode_streaming > decode
+
+
+# How late streaming runs write their words: against where a bi-directional run aligns them.
+rule align:
+    input:
+        model=f"{RUN}/model.safetensors",
+        tokenizer=TOKENIZER,
+        cuts=prepared("cuts.jsonl.gz", TESTED),
+        features=prepared("features.lca", TESTED),
+    output:
+        f"{RUN}/alignment.jsonl",
+    log:
+        f"{RUN}/align.log",
+    benchmark:
+        f"{RUN}/align.tsv"
+    conda:
+        "../../envs/asr-distill.yaml"
+    resources:
+        gpu=min(1, GPUS),
+        mem_mb=8000,
+        runtime=24 * 60,
+    params:
+        corpus=corpus_folder,
+        parts=[word for part in TESTED for word in ("--part", part)],
+    message:
+        "Align the transcripts of the test sets with {wildcards.run} (seed {wildcards.seed})"
+    shell:
+        "asr-distill align {input.model:q} {output:q} {params.parts:q} --corpus {params.corpus:q} "
+        "--tokenizer {input.tokenizer:q} --threads {threads} --log {log:q}"
+
+
+rule latency:
+    input:
+        study=f"{REPORT}/study.yaml",
+        references=prepared("references.jsonl", TESTED),
+        alignments=alignments,
+        emissions=emissions,
+    output:
+        report(
+            f"{STUDY}/latency.csv",
+            caption="../report/latency.rst",
+            category="{study}, {selection}",
+            labels={"table": "latency"},
+        ),
+    log:
+        f"{REPORT}/latency.log",
+    benchmark:
+        f"{REPORT}/latency.tsv"
+    conda:
+        "../../envs/asr-distill.yaml"
+    params:
+        corpus=corpus_folder,
+        runs=study_folder,
+    message:
+        "Measure the emission latency of {wildcards.study}, {wildcards.selection}"
+    shell:
+        "asr-distill latency {input.study:q} {params.corpus:q} {params.runs:q} {output:q} --log {log:q}"

@@ -4,7 +4,7 @@
 rule score:
     input:
         study=f"{REPORT}/study.yaml",
-        references=prepared("references.jsonl", SCORED),
+        references=report_references,
         hypotheses=hypotheses,
         searches=searches,
     output:
@@ -30,9 +30,12 @@ rule tables:
     input:
         study=f"{REPORT}/study.yaml",
         scores=f"{STUDY}/scores.csv",
+        errors=f"{REPORT}/errors.csv",
+        latency=emission_latency,
         summaries=summaries,
         timings=timings,
-        overview=f"{WORK}/overview.csv",
+        overview=report_overview,
+        costs=costs,
         knowledge=knowledge_of_samples,
         sampled=sampled,
         language_models=language_models,
@@ -55,11 +58,12 @@ rule tables:
         runs=study_folder,
         samples=samples_options,
         language_models=language_models_option,
+        latency=latency_option,
     message:
         "Write the tables of {wildcards.study}, {wildcards.selection}"
     shell:
         "asr-distill tables {input.study:q} {input.scores:q} {params.runs:q} {input.overview:q} {output.folder:q} "
-        "{params.samples:q} {params.language_models:q} --log {log:q}"
+        "{params.samples:q} {params.language_models:q} {params.latency:q} --errors {input.errors:q} --log {log:q}"
 
 
 rule claims:
@@ -148,6 +152,8 @@ rule figures:
     input:
         study=f"{REPORT}/study.yaml",
         scores=f"{STUDY}/scores.csv",
+        errors=f"{REPORT}/errors.csv",
+        latency=emission_latency,
         summaries=summaries,
         illustrations=illustrations,
         knowledge=knowledge_of_figure,
@@ -170,18 +176,19 @@ rule figures:
         runs=study_folder,
         illustrations=illustrations_option,
         knowledge=knowledge_option,
+        latency=latency_option,
     message:
         "Draw the figures of {wildcards.study}, {wildcards.selection}"
     shell:
         "asr-distill figures {input.study:q} {input.scores:q} {params.runs:q} {output.folder:q} {params.illustrations:q} "
-        "{params.knowledge:q} --log {log:q}"
+        "{params.knowledge:q} {params.latency:q} --errors {input.errors:q} --log {log:q}"
 
 
 rule times:
     input:
         study=f"{REPORT}/study.yaml",
         scores=f"{STUDY}/scores.csv",
-        references=prepared("references.jsonl", SCORED),
+        references=report_references,
         summaries=summaries,
         timings=timings,
         benchmarks=benchmarks,
@@ -211,11 +218,7 @@ rule times:
 rule provenance:
     input:
         study=f"{REPORT}/study.yaml",
-        records=[
-            f"{WORK}/corpus.yaml",
-            f"{WORK}/tokenizer.yaml",
-            f"{WORK}/decoding.yaml",
-        ],
+        records=report_records,
         summaries=summaries,
         results=[
             f"{STUDY}/tables",
@@ -247,7 +250,7 @@ rule provenance:
 
 rule quarantine:
     input:
-        f"{WORK}/quarantine.csv",
+        report_quarantine,
     output:
         report(
             f"{STUDY}/quarantine.csv",
@@ -267,12 +270,14 @@ rule quarantine:
 rule report:
     input:
         study=f"{REPORT}/study.yaml",
-        overview=f"{WORK}/overview.csv",
+        overview=report_overview,
+        costs=costs,
         results=rules.provenance.input.results,
         provenance=f"{STUDY}/provenance.json",
         knowledge=knowledge_of_samples,
         sampled=sampled,
         language_models=language_models,
+        latency=emission_latency,
     output:
         report(
             f"{STUDY}/report.html",
@@ -288,8 +293,9 @@ rule report:
         results=results_folder,
         samples=samples_options,
         language_models=language_models_option,
+        latency=latency_option,
     message:
         "Write the report of {wildcards.study}, {wildcards.selection}"
     shell:
         "asr-distill report {input.study:q} {params.results:q} {params.runs:q} {input.overview:q} "
-        "{params.samples:q} {params.language_models:q} --log {log:q}"
+        "{params.samples:q} {params.language_models:q} {params.latency:q} --log {log:q}"

@@ -4,10 +4,11 @@
 rule train:
     input:
         run=f"{RUN}/run.yaml",
-        tokenizer=TOKENIZER,
-        overview=f"{WORK}/overview.csv",
+        tokenizer=run_tokenizer,
+        overview=run_overview,
         parts=training_parts,
         teacher=teacher_model,
+        initial=initial_encoder,
         pseudo_labels=pseudo_labels,
         soft_labels=soft_labels,
     output:
@@ -27,14 +28,17 @@ rule train:
     params:
         corpus=corpus_folder,
         folder=run_folder,
+        tokenizer=tokenizer_option,
         teacher=teacher_option,
+        initial=initial_option,
         soft_labels=soft_label_option,
         pseudo_labels=pseudo_label_options,
     message:
         "Train {wildcards.run} (seed {wildcards.seed})"
     shell:
-        "asr-distill train {input.run:q} --corpus {params.corpus:q} --tokenizer {input.tokenizer:q} "
-        "{params.teacher:q} {params.soft_labels:q} {params.pseudo_labels:q} --output {params.folder:q} --threads {threads} --log {log:q}"
+        "asr-distill train {input.run:q} --corpus {params.corpus:q} --output {params.folder:q} "
+        "{params.tokenizer:q} {params.teacher:q} {params.initial:q} {params.soft_labels:q} {params.pseudo_labels:q} "
+        "--threads {threads} --log {log:q}"
 
 
 use rule train as train_teacher with:
@@ -57,4 +61,16 @@ use rule train as train_with_decoder with:
         run=one_of(WITH_DECODER),
 
 
-ruleorder: train_teacher > train_large > train_with_decoder > train
+use rule train as pretrain with:
+    output:
+        encoder=f"{RUN}/encoder.safetensors",
+        curve=f"{RUN}/curve.csv",
+        summary=f"{RUN}/training.json",
+    wildcard_constraints:
+        run=one_of(PRETRAINING),
+    priority: 10  # others wait for it
+    message:
+        "Pre-train the encoder {wildcards.run} (seed {wildcards.seed})"
+
+
+ruleorder: train_teacher > train_large > train_with_decoder > pretrain > train

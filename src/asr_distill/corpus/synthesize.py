@@ -9,7 +9,7 @@ import logging
 import multiprocessing
 import random
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -81,16 +81,18 @@ class Speaker:
     seed: int
 
 
-def synthesize(parts: Mapping[str, Part], *, folder: Path, seed: int, workers: int = 1) -> None:
+def synthesize(
+    parts: Mapping[str, Part], *, folder: Path, seed: int, workers: int = 1, spoken: Collection[str] | None = None
+) -> None:
     """Write the parts under `folder`, in the place of an earlier corpus; the same seed gives the same bytes.
 
     Speakers and sentences of different parts are disjoint; parts named dev... and test... have vocal tracts of their
-    own. Parts added at the end leave those before them as they are. With several workers the caller's main module must
-    be safe to import.
+    own. Parts added at the end leave those before them as they are. Where only some parts are to be `spoken`, these are
+    what they would be among all. With several workers the caller's main module must be safe to import.
     """
     folder = Path(folder)
     _check(parts, folder=folder)
-    speakers = _cast(parts, seed=seed)
+    speakers = [speaker for speaker in _cast(parts, seed=seed) if spoken is None or speaker.part in spoken]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
         corpus = Path(scratch) / "new"

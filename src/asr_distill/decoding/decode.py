@@ -16,6 +16,7 @@ from asr_distill.decoding.beam import beam_search
 from asr_distill.decoding.ctc import greedy
 from asr_distill.decoding.greedy import greedy_search
 from asr_distill.decoding.hypothesis import Hypothesis
+from asr_distill.decoding.word_times import emission_times, write_word_times
 from asr_distill.experiment import Decoding, PseudoLabels
 from asr_distill.features.reading import FeatureReader, read_cuts
 from asr_distill.files import write_json, write_json_lines
@@ -29,8 +30,13 @@ log = logging.getLogger(__name__)
 def decode_parts(
     model: Transducer, *, parts: Sequence[str], corpus: Path, tokenizer: Tokenizer, settings: Decoding, output: Path
 ) -> None:
-    """Transcribe parts into `output`/hypotheses.jsonl, and say in decoding.json how long that took."""
-    lines, timing = [], []
+    """Transcribe parts into `output`/hypotheses.jsonl, and say in decoding.json how long that took.
+
+    A greedily decoded streaming model tells in emissions.jsonl when it wrote each word.
+    """
+    encoder = model.size.encoder
+    tells_times = encoder.streaming and settings.method == "greedy"
+    lines, emissions, timing = [], [], []
     for part in parts:
         cuts = list(read_cuts([corpus / part], originals_only=True))
         reader = FeatureReader(cuts, cache_hours=0)
@@ -43,11 +49,16 @@ def decode_parts(
             for cut, hypothesis in zip(batch, hypotheses, strict=True):
                 text = tokenizer.decode(hypothesis.tokens)
                 lines.append({"part": part, "id": cut.id, "text": text, "score": round(hypothesis.score, 4)})
+            if tells_times:
+                times = emission_times(hypotheses, batch, tokenizer=tokenizer, encoder=encoder)
+                emissions += [(part, cut.id, words) for cut, words in zip(batch, times, strict=True)]
         audio = sum(cut.duration for cut in cuts)
         timing.append({"part": part, "audio_seconds": round(audio, 2), "seconds": round(seconds, 3)})
         log.info("%s: %.0f s of speech in %.1f s", part, audio, seconds)
     lines.sort(key=lambda line: (line["part"], line["id"]))
     write_json_lines(output / "hypotheses.jsonl", lines)
+    if tells_times:
+        write_word_times(output / "emissions.jsonl", emissions)
     summary = {"method": settings.method, "threads": torch.get_num_threads(), "parts": timing}
     write_json(output / "decoding.json", summary)
 

@@ -21,6 +21,7 @@ A streaming model emits late, and would align as late: by 140 to 180 ms there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 import torch
 from lhotse.cut import Cut
@@ -28,8 +29,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from asr_distill.decoding.decode import batches_of
-from asr_distill.decoding.word_times import DECIMALS, WordTime, word_spans
-from asr_distill.features.reading import FeatureReader
+from asr_distill.decoding.word_times import DECIMALS, WordTime, word_spans, write_word_times
+from asr_distill.features.reading import FeatureReader, read_cuts
 from asr_distill.losses.ctc_alignment import ctc_best_alignment
 from asr_distill.losses.joint import JointInputs, Lattice, LatticeLengths
 from asr_distill.losses.kernels import kernels_for
@@ -116,6 +117,21 @@ def align(
             ends = _word_ends(first[row], last[row], spans, heard, stack=model.size.encoder.stack)
             seconds = [round(min(end * cut.frame_shift, cut.duration), DECIMALS) for end in ends]
             yield cut.id, tuple(WordTime(*pair) for pair in zip(words, seconds, strict=True))
+
+
+def write_alignment(
+    model: Transducer, *, parts: Sequence[str], corpus: Path, tokenizer: Tokenizer, output: Path
+) -> None:
+    """Write where each word of the transcripts of prepared parts ends, as `write_word_times` does, to `output`.
+
+    Raises:
+        ValueError: as `align`.
+    """
+    lines = []
+    for part in parts:
+        cuts = read_cuts([corpus / part], originals_only=True)
+        lines += [(part, name, words) for name, words in align(model, cuts, tokenizer=tokenizer)]
+    write_word_times(output, lines)
 
 
 @torch.inference_mode()

@@ -36,4 +36,5 @@ class StreamingDecoder:
 
     def hypothesis(self) -> Hypothesis:
         """Return the transcript of everything heard so far."""
-        return Hypothesis(tuple(self.search_state.tokens[0]), float(self.search_state.scores[0]))
+        (found,) = self.search_state.hypotheses()
+        return found

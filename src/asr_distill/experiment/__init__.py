@@ -18,6 +18,9 @@ from asr_distill.experiment.language_models import (
 )
 from asr_distill.experiment.loading import load_experiment, read_yaml, write_if_changed
 from asr_distill.experiment.models import CTCSize, DecoderSize, EncoderSize, ModelSize, PredictorSize
+from asr_distill.experiment.parts import scored_parts
+from asr_distill.experiment.pretraining import Pretraining, SpanMasking
+from asr_distill.experiment.printed import columns_of, printed_row
 from asr_distill.experiment.resolved import (
     CorpusRecord,
     DecodingRecord,
@@ -25,8 +28,9 @@ from asr_distill.experiment.resolved import (
     RunRecord,
     StudyRecord,
     TokenizerRecord,
+    Undecided,
 )
-from asr_distill.experiment.runs import AnyRun, CTCRun, Run
+from asr_distill.experiment.runs import AnyRun, CTCRun, PretrainingRun, PseudoLabelChoice, Run
 from asr_distill.experiment.scale import Augmentation, Decoding, Phase, PseudoLabels, Scale, Scoring
 from asr_distill.experiment.study import (
     ATTENTION,
@@ -39,12 +43,15 @@ from asr_distill.experiment.study import (
     Relation,
     Row,
     Samples,
+    ShiftSweep,
     SpeedComparison,
     Study,
     Table,
-    printed_row,
+    Verdicts,
+    WeakTeachers,
     searches,
     systems,
+    timed_runs,
 )
 
 __all__ = [
@@ -79,6 +86,9 @@ __all__ = [
     "Phase",
     "PredictorSize",
     "PretrainedBert",
+    "Pretraining",
+    "PretrainingRun",
+    "PseudoLabelChoice",
     "PseudoLabels",
     "Record",
     "Relation",
@@ -88,17 +98,25 @@ __all__ = [
     "Samples",
     "Scale",
     "Scoring",
+    "ShiftSweep",
+    "SpanMasking",
     "SpeedComparison",
     "Study",
     "StudyRecord",
     "SyntheticPart",
     "Table",
     "TokenizerRecord",
+    "Undecided",
+    "Verdicts",
+    "WeakTeachers",
+    "columns_of",
     "load_experiment",
     "nearest",
     "printed_row",
     "read_yaml",
+    "scored_parts",
     "searches",
     "systems",
+    "timed_runs",
     "write_if_changed",
 ]

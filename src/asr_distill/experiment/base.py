@@ -9,14 +9,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Use = Literal["labelled", "unlabelled", "dev", "test"]
-Condition = Literal["clean", "other"]
-PaperColumn = Literal["dev_clean", "dev_other", "test_clean", "test_other"]
-
 PositiveInt = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Condition = Name
+"""A kind of speech that claims are about; the scale says which test part has it."""
+PaperColumn = Name
+"""Heading of a column in a paper's tables."""
 
 
 def nearest(word: object, known: Iterable[str]) -> str:
@@ -24,6 +25,12 @@ def nearest(word: object, known: Iterable[str]) -> str:
     known = list(known)
     match = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
     return f"; did you mean '{match[0]}'?" if match else f"; known: {', '.join(sorted(known)) or 'none'}"
+
+
+def check_known(word: object, known: Iterable[str], where: str, what: str) -> None:
+    """Raise ValueError, naming the nearest right word, unless `word` is among those known."""
+    if word not in known:
+        raise ValueError(f"{where}: '{word}' is no {what}{nearest(word, known)}")
 
 
 class Record(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -14,6 +15,8 @@ class PartBase(Record):
 
     use: Use
     """What the part is for; dev and test parts share no speaker with parts of another use."""
+    part_set: Name | None = None
+    """A group of parts that only runs which ask for it use: they train on it and are scored on it."""
 
 
 class SyntheticPart(PartBase):
@@ -67,6 +70,17 @@ class Corpus(Record):
     max_quarantined: Fraction = 0.01
     """Share of a part that may be left out before that is an error."""
     parts: dict[Name, Part]
+    """Those of sets stand last."""
+
+    @property
+    def sets(self) -> tuple[Name, ...]:
+        """Return the names of the sets, in the order of the config."""
+        return tuple(dict.fromkeys(part.part_set for part in self.parts.values() if part.part_set is not None))
+
+    def restricted(self, sets: Collection[Name] = ()) -> Corpus:
+        """Return the corpus without the parts of other sets than these."""
+        kept = {name: part for name, part in self.parts.items() if part.part_set is None or part.part_set in sets}
+        return self.model_copy(update={"parts": kept})
 
 
 class Features(Record):

@@ -13,6 +13,15 @@ from pydantic import ValidationError
 
 from asr_distill.experiment.base import Record, nearest
 from asr_distill.experiment.checks import check_scale, check_study
+from asr_distill.experiment.part_checks import check_columns, check_sets
+from asr_distill.experiment.parts import (
+    named_sets,
+    normalising_parts,
+    study_sets,
+    training_parts,
+    without_missing_sets,
+)
+from asr_distill.experiment.printed import wer_tables
 from asr_distill.experiment.resolved import (
     CorpusRecord,
     DecodingRecord,
@@ -21,10 +30,11 @@ from asr_distill.experiment.resolved import (
     RunRecord,
     StudyRecord,
     TokenizerRecord,
+    Undecided,
 )
 from asr_distill.experiment.runs import Run
 from asr_distill.experiment.scale import Augmentation, Scale
-from asr_distill.experiment.study import Config, Study
+from asr_distill.experiment.study import Claim, Config, Study
 from asr_distill.files import write_text
 
 R = TypeVar("R", bound=Record)
@@ -39,6 +49,10 @@ class Experiment:
     studies: dict[str, Study]
     printed: dict[str, dict[str, Any]]
     """The papers' figures by study."""
+    claims: dict[str, dict[str, Claim]]
+    """All claims by study, those that the scale has no speech for included."""
+    left_out: dict[str, dict[str, str]]
+    """Tables and claims that the scale has no speech for, and why, by study."""
 
     def run(self, study: str, name: str, *, seed: int) -> RunRecord:
         """Resolve one run of a study."""
@@ -46,8 +60,12 @@ class Experiment:
         if run.recogniser == "ctc":
             chosen = {"model": scale.ctc_models[run.model], "phase": scale.phases[run.phase]}
             chosen |= {"augmentation": scale.augmentations[run.augmentation]}
+        elif run.recogniser == "best_rq":
+            chosen = {"model": scale.models[run.model], "phase": scale.phases[run.phase]}
+            chosen |= {"pretraining": scale.pretraining}
         else:
             chosen = resolved_choices(run, scale)
+        labelled, unlabelled = training_parts(run, scale)
         return RunRecord(
             scale=self.config.scale,
             study=study,
@@ -56,17 +74,20 @@ class Experiment:
             run=run,
             **chosen,
             features=scale.features,
-            labelled=self.scale.parts("labelled") if "labelled" in run.audio else (),
-            unlabelled=self.scale.parts("unlabelled") if "unlabelled" in run.audio else (),
-            dev=self.scale.parts("dev"),
+            labelled=labelled,
+            unlabelled=unlabelled,
+            normalised_by=normalising_parts(self.studies[study], run, scale),
+            dev=scale.parts("dev", sets=named_sets(run)) if run.recogniser != "best_rq" else (),
         )
 
     def write(self) -> None:
         """Write every resolved record below the work folder, touching only files whose content changes."""
         work = Path(self.config.work) / self.config.scale
         scale = self.scale
-        corpus = CorpusRecord(data=self.config.data, corpus=scale.corpus, features=scale.features)
-        write_if_changed(work / "corpus.yaml", corpus)
+        for name, corpus in (("corpus", scale.corpus.restricted()), ("sets", scale.corpus)):
+            if name == "corpus" or scale.corpus.sets:
+                record = CorpusRecord(data=self.config.data, corpus=corpus, features=scale.features)
+                write_if_changed(work / f"{name}.yaml", record)
         write_if_changed(work / "tokenizer.yaml", TokenizerRecord(tokenizer=scale.tokenizer))
         decoding = DecodingRecord(decoding=scale.decoding, pseudo_labels=scale.pseudo_labels)
         write_if_changed(work / "decoding.yaml", decoding)
@@ -84,27 +105,29 @@ class Experiment:
     def record(self, study: str, selection: str) -> StudyRecord:
         """Resolve the part of a study that is reported on."""
         whole = self.studies[study]
-        part = whole.restricted(whole.selections()[selection])
+        part, decided_by = whole.restricted(whole.selections()[selection]), whole.decided_by()
         return StudyRecord(
             name=study,
             selection=selection,
             study=part,
-            undecided=tuple(claim for claim in whole.claims if claim not in part.claims),
+            undecided={
+                name: Undecided(claim=claim, decided_by=decided_by.get(name, ""))
+                for name, claim in self.claims[study].items()
+                if name not in part.claims
+            },
             scale_name=self.config.scale,
-            scale=self.scale,
+            scale=self.scale.restricted(study_sets(part, self.scale)),
             seeds=self.config.seeds,
             printed=self.printed[study],
+            left_out=self.left_out[study],
         )
 
 
 def resolved_choices(run: Run, scale: Scale) -> dict[str, Record]:
     """Return the scale's model, phase and augmentations as a run of a transducer changes them."""
-    model, phase = scale.models[run.model], scale.phases[run.phase]
-    if run.activation is not None:
-        encoder = model.encoder.model_copy(update={"activation": run.activation})
-        model = model.model_copy(update={"encoder": encoder})
+    phase = scale.phases[run.phase]
     return {
-        "model": model,
+        "model": scale.models[run.model].with_activation(run.activation),
         "phase": phase.multiplied(steps=run.steps_factor, batch=run.batch_factor),
         "augmentation": scale.augmentations[run.augmentation].multiplied(run.mask_factor),
         "teacher_augmentation": scale.augmentations.get(run.teacher_augmentation, Augmentation()),
@@ -123,18 +146,22 @@ def load_experiment(values: Mapping[str, Any], *, root: Path) -> Experiment:
     where = _relative(scale_path, root)
     scale = validated(Scale, scale_values, where=where)
     check_scale(scale, where=where)
+    check_columns(scale, known=_printed_columns(root), where=where)
     if not config.studies or not config.seeds:
         raise ValueError("config: studies and seeds need at least one entry each, such as studies=[soft_vs_hard]")
     if len(set(config.seeds)) < len(config.seeds):
         raise ValueError(f"config: seeds: {list(config.seeds)} names a seed twice")
-    studies, printed = {}, {}
+    studies, printed, claims, left_out = {}, {}, {}, {}
     for name in _studies(config, scale, root=root):
         path = _choose(root / "config/studies", name, key="studies")
         where = _relative(path, root)
-        studies[name] = validated(Study, read_yaml(path), where=where)
-        printed[name] = load_printed(root, studies[name].paper)
+        study = validated(Study, read_yaml(path), where=where)
+        check_sets(study, scale=scale, where=where, scale_where=_relative(scale_path, root))
+        studies[name], left_out[name] = without_missing_sets(study, scale)
+        claims[name] = study.claims
+        printed[name] = load_printed(root, study.paper)
         check_study(studies[name], scale=scale, printed=printed[name], where=where, scale_name=config.scale)
-    return Experiment(config=config, scale=scale, studies=studies, printed=printed)
+    return Experiment(config=config, scale=scale, studies=studies, printed=printed, claims=claims, left_out=left_out)
 
 
 def _studies(config: Config, scale: Scale, *, root: Path) -> tuple[str, ...]:
@@ -147,6 +174,12 @@ def _studies(config: Config, scale: Scale, *, root: Path) -> tuple[str, ...]:
             reason = scale.studies_left_out[name]
             raise ValueError(f"studies: '{name}' is left out at the scale '{config.scale}': {reason}")
     return config.studies
+
+
+def _printed_columns(root: Path) -> set[str]:
+    """Return the columns of all papers' tables."""
+    papers = [read_yaml(path) for path in sorted((root / "config/papers").glob("*.yaml"))]
+    return {column for paper in papers for columns in wer_tables(paper).values() for column in columns}
 
 
 def load_printed(root: Path, paper: str) -> dict[str, Any]:
@@ -181,6 +214,7 @@ def validated(record: type[R], values: object, *, where: str) -> R:
             "manifests",
             "transducer",
             "ctc",
+            "best_rq",
             "new_bert",
             "pretrained_bert",
         )

@@ -8,6 +8,8 @@ from pydantic import model_validator
 
 from asr_distill.experiment.base import Count, Fraction, PositiveInt, Record
 
+Activation = Literal["squared_relu", "swish"]
+
 
 class EncoderSize(Record):
     """Conformer encoder."""
@@ -26,8 +28,13 @@ class EncoderSize(Record):
     """Encoder frames that attention sees to the left (Hwang et al. 2022: 128)."""
     right_context: Count = 128
     """Encoder frames that attention sees to the right; must be 0 when streaming."""
-    activation: Literal["squared_relu", "swish"] = "squared_relu"
+    activation: Activation = "squared_relu"
     dropout: Fraction = 0.1
+
+    def differences(self, other: EncoderSize) -> list[str]:
+        """Return where the weights of another encoder do not fit, as "dim 8 instead of 16"; dropout is no matter."""
+        own, its = self.model_dump(exclude={"dropout"}), other.model_dump(exclude={"dropout"})
+        return [f"{key} {its[key]} instead of {own[key]}" for key in own if its[key] != own[key]]
 
     @model_validator(mode="after")
     def _check(self) -> EncoderSize:
@@ -54,6 +61,13 @@ class ModelSize(Record):
     encoder: EncoderSize
     predictor: PredictorSize
     joint: PositiveInt
+
+    def with_activation(self, activation: Activation | None) -> ModelSize:
+        """Return the same size with another activation of the encoder's feed-forward modules, if there is one."""
+        if activation is None:
+            return self
+        encoder = self.encoder.model_copy(update={"activation": activation})
+        return self.model_copy(update={"encoder": encoder})
 
 
 class DecoderSize(Record):

@@ -1,4 +1,7 @@
-"""The training runs of a study: of transducers, by what a teacher gives them; of CTC recognisers, by what BERT does."""
+"""The training runs of a study: transducers by what a teacher gives them, CTC recognisers by what BERT does.
+
+And encoders that train themselves, for transducers to start from.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,36 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from asr_distill.experiment.base import Count, Fraction, Positive, PositiveInt, Record
+from asr_distill.experiment.base import Count, Fraction, Name, Positive, PositiveInt, Record
 from asr_distill.experiment.language_models import MaskKind
+from asr_distill.experiment.models import Activation
 
 Targets = Literal["supervised", "hard", "soft", "mixed"]
 SoftLoss = Literal["divergence", "one_best", "teacher_occupancy", "student_occupancy", "collapsed", "full_sum"]
+
+
+class PseudoLabelChoice(Record):
+    """Which of the teacher's transcripts a run trains on, of those that the scale's pseudo_labels kept.
+
+    The limits come first; the share is of what they leave. Length is measured against the teacher's own median, so that
+    a study fits the tokens and speech of every scale.
+    """
+
+    min_score_per_token: float | None = None
+    """Least mean log-probability of a token, natural log."""
+    min_length_ratio: Annotated[float, Field(ge=0)] = 0.0
+    """Fewest tokens per second of speech, as a multiple of their median over the transcripts."""
+    max_length_ratio: Positive | None = None
+    """Most tokens per second of speech, as a multiple of their median over the transcripts."""
+    keep_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share that is kept: that with the best score per token. Park et al. 2020 filter by score too, but normalise it
+    by a line fitted over length."""
+
+    @model_validator(mode="after")
+    def _check(self) -> PseudoLabelChoice:
+        if self.max_length_ratio is not None and self.min_length_ratio > self.max_length_ratio:
+            raise ValueError(f"min_length_ratio: {self.min_length_ratio} is above max_length_ratio; write less")
+        return self
 
 
 class Run(Record):
@@ -24,6 +52,9 @@ class Run(Record):
     targets: Targets
     teacher: str | None = None
     """Another run of the study."""
+    initial: str | None = None
+    """Another run of the study, from whose encoder the run's starts: one that pre-trains an encoder, or a transducer
+    with an encoder of the same size; by default the weights are random."""
     alpha: Fraction | None = None
     """Weight of the transducer loss against the divergence; only mixed targets leave a choice."""
     teacher_temperature: Positive = 1.0
@@ -37,14 +68,23 @@ class Run(Record):
     """Lambda of FastEmit (Yu et al. 2021), beside the transducer loss."""
     consistency: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the distance between the encoder states of student and teacher (Hwang et al. 2022, Table 14)."""
-    audio: tuple[Literal["labelled", "unlabelled"], ...] = ("labelled", "unlabelled")
+    audio: tuple[Name, ...] = ("labelled", "unlabelled")
+    """labelled, unlabelled: the scale's speech of that use; or sets of the study, beside or instead of them."""
+    human_labels: bool = True
+    """Whether labelled speech is used with its transcripts; otherwise the teacher transcribes it too."""
+    labelled_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of the utterances of every batch that come from labelled speech, rounded to whole ones (batch-wise mixing,
+    Park et al. 2020): an epoch is one pass over the unlabelled speech, beside which the labelled speech is repeated.
+    None: one shuffled pool."""
+    pseudo_labels: PseudoLabelChoice | None = None
+    """Which of the teacher's transcripts of unlabelled speech are trained on; all by default."""
     augmentation: str
     """An augmentation of the scale: what the student hears."""
     teacher_augmentation: str = "none"
     """What a teacher hears that gives soft targets; its pseudo-labels are always of clean speech."""
     mask_factor: Annotated[float, Field(ge=0)] = 1.0
     """Times the numbers of masks of the augmentation, whose widths stay; rounded."""
-    activation: Literal["squared_relu", "swish"] | None = None
+    activation: Activation | None = None
     """Of the feed-forward modules, instead of the model role's."""
     steps_factor: Positive = 1.0
     """Times the steps of the phase; a teacher stopped early is a weak one."""
@@ -60,6 +100,14 @@ class Run(Record):
             raise ValueError("audio: supervised runs have no targets for unlabelled speech; write audio: [labelled]")
         if not self.audio:
             raise ValueError("audio: is empty; write [labelled], [unlabelled] or both")
+        if self.teacher is None and not self.human_labels:
+            raise ValueError("human_labels: supervised runs learn nothing else; leave it out, or name a teacher")
+        two_kinds = set(self.audio) == {"labelled", "unlabelled"} and self.human_labels
+        if self.labelled_share is not None and not two_kinds:
+            raise ValueError("labelled_share: mixes two kinds of speech; leave it out, or write both as audio")
+        taught = self.teacher is not None and (self.audio != ("labelled",) or not self.human_labels)
+        if self.pseudo_labels is not None and not taught:
+            raise ValueError("pseudo_labels: there are none without unlabelled speech; leave it out, or change audio")
         fixed = {"supervised": 1.0, "hard": 1.0, "soft": 0.0}.get(self.targets)
         if fixed is not None and self.alpha not in (None, fixed):
             raise ValueError(f"alpha: {self.targets} targets mean {fixed}, found {self.alpha}; use targets: mixed")
@@ -74,6 +122,10 @@ class Run(Record):
         if fixed == 0 and self.fast_emit:
             raise ValueError("fast_emit: goes with a transducer loss, which soft targets have not; use mixed ones")
         return self
+
+    def labelled_utterances(self, batch: int) -> int:
+        """Return how many utterances of a batch come from labelled speech, for a run with a `labelled_share`."""
+        return int(self.labelled_share * batch + 0.5)
 
     @property
     def transducer_weight(self) -> float:
@@ -178,9 +230,46 @@ class CTCRun(Record):
         return ("labelled",)
 
 
+class PretrainingRun(Record):
+    """One self-supervised training of a transducer's encoder, by BEST-RQ (Chiu et al. 2022); it transcribes nothing."""
+
+    recogniser: Literal["best_rq"]
+    model: str
+    """A model role of the scale, whose encoder is trained."""
+    phase: str
+    """A phase of the scale: the run's budget."""
+    audio: tuple[Literal["labelled", "unlabelled"], ...] = ("labelled", "unlabelled")
+    """Transcripts are not used."""
+
+    @model_validator(mode="after")
+    def _check(self) -> PretrainingRun:
+        if not self.audio:
+            raise ValueError("audio: is empty; write [labelled], [unlabelled] or both")
+        return self
+
+    @property
+    def targets(self) -> Literal["self-supervised"]:
+        """Return the kind of target, by which figures tell runs apart."""
+        return "self-supervised"
+
+    @property
+    def teacher(self) -> None:
+        """Speech alone teaches the encoder."""
+        return
+
+
 def recogniser(run: Any) -> str:
     """Return the kind of recogniser that a run, or what may become one, is about."""
     return run.get("recogniser", "transducer") if isinstance(run, dict) else run.recogniser
 
 
-AnyRun = Annotated[Annotated[Run, Tag("transducer")] | Annotated[CTCRun, Tag("ctc")], Discriminator(recogniser)]
+AnyRun = Annotated[
+    Annotated[Run, Tag("transducer")] | Annotated[CTCRun, Tag("ctc")] | Annotated[PretrainingRun, Tag("best_rq")],
+    Discriminator(recogniser),
+]
+
+
+def needed_runs(run: AnyRun) -> tuple[str, ...]:
+    """Return the other runs of the study that a run needs: its teacher, and the one whose encoder it starts from."""
+    initial = run.initial if run.recogniser == "transducer" else None
+    return tuple(name for name in (run.teacher, initial) if name is not None)

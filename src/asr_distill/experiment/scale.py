@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -20,6 +21,7 @@ from asr_distill.experiment.base import (
 from asr_distill.experiment.corpora import Corpus, Features, Tokenizer
 from asr_distill.experiment.language_models import LanguageModels
 from asr_distill.experiment.models import CTCSize, ModelSize
+from asr_distill.experiment.pretraining import Pretraining
 
 
 class Augmentation(Record):
@@ -134,18 +136,29 @@ class Scale(Record):
     """Those that CTC recognisers learn from and are decoded with."""
     augmentations: dict[Name, Augmentation]
     phases: dict[Name, Phase]
+    pretraining: Pretraining = Pretraining()
+    """What self-supervised encoders are asked."""
     pseudo_labels: PseudoLabels = PseudoLabels()
     decoding: Decoding = Decoding()
     scoring: Scoring = Scoring()
     columns: dict[PaperColumn, str]
-    """Which part stands in which column of the paper's tables."""
+    """Which part stands in which column of the papers' tables."""
     conditions: dict[Condition, str]
-    """Which test part decides claims about "clean" and about "other" speech."""
+    """Which test part decides claims about a kind of speech, such as "clean" and "other"."""
     studies_left_out: dict[Name, str] = {}
     """Studies that are not run at this scale, and why."""
     deviations: tuple[str, ...] = ()
     """What differs from the papers at this scale; printed beside the tables."""
 
-    def parts(self, use: Use) -> tuple[str, ...]:
-        """Return the names of the parts of one use, in the order of the config."""
-        return tuple(name for name, part in self.corpus.parts.items() if part.use == use)
+    def parts(self, use: Use, *, sets: Collection[Name] = ()) -> tuple[str, ...]:
+        """Return the names of the parts of one use that belong to no set, or to one of these; in the config's order."""
+        return tuple(name for name, part in self.corpus.restricted(sets).parts.items() if part.use == use)
+
+    def restricted(self, sets: Collection[Name]) -> Scale:
+        """Return the scale without the parts of other sets than these, and what it says about them."""
+        corpus = self.corpus.restricted(sets)
+        shown = {
+            name: {key: part for key, part in places.items() if part in corpus.parts}
+            for name, places in (("columns", self.columns), ("conditions", self.conditions))
+        }
+        return self.model_copy(update={"corpus": corpus, **shown})

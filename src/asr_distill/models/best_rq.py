@@ -10,23 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from asr_distill.experiment import EncoderSize
-from asr_distill.experiment.base import Fraction, Positive, PositiveInt, Record
-from asr_distill.models.conformer import Conformer, encoder_lengths, stack_frames
+from asr_distill.experiment import EncoderSize, SpanMasking
+from asr_distill.models.conformer import Conformer, encoder_lengths, normalise, stack_frames
 
 EXPORTED = ("encoder.", "feature_mean", "feature_deviation")
 """Beginnings of the names of what initialises a recogniser."""
-
-
-class SpanMasking(Record):
-    """Which speech is hidden, and behind what; the defaults are those for LibriSpeech of Chiu et al. 2022."""
-
-    probability: Fraction = 0.01
-    """That a span begins at a feature frame."""
-    span: PositiveInt = 40
-    """Feature frames; 400 ms at a frame shift of 10 ms."""
-    noise: Positive = 0.1
-    """Standard deviation of the noise of mean 0 in the place of what is hidden, beside the features' deviation of 1."""
 
 
 class RandomProjectionQuantizer(nn.Module):
@@ -86,9 +74,7 @@ class BestRQ(nn.Module):
 
         Without it the projections of all speech would lie near few codes (Chiu et al. 2022).
         """
-        lengths = lengths.to(features.device, non_blocking=True)
-        valid = torch.arange(features.shape[1], device=features.device) < lengths[:, None]
-        return (features - self.feature_mean) / self.feature_deviation * valid[:, :, None]
+        return normalise(features, lengths, mean=self.feature_mean, deviation=self.feature_deviation)
 
     def targets(self, features: Tensor, asked: Tensor) -> Tensor:
         """Return the codes (M, K) of the encoder frames `asked`, (B, N) booleans, of normalised features (B, T, F)."""

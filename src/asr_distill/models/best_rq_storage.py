@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from asr_distill.experiment import EncoderSize
-from asr_distill.models.best_rq import BestRQ
+from asr_distill.models.best_rq import EXPORTED, BestRQ
 from asr_distill.models.conformer import Conformer
-from asr_distill.models.tensor_files import read_tensors, write_tensors
+from asr_distill.models.tensor_files import UNNAMED, read_tensors, write_tensors
 
 ENCODER = "encoder"
 NO_TOKENIZER = ""
@@ -32,7 +32,7 @@ def load_encoder(path: Path, *, size: EncoderSize, mel_bins: int) -> dict[str, T
     So `recogniser.load_state_dict(tensors, strict=False)` initialises all of its encoder.
 
     Args:
-        path: what `save_encoder` wrote.
+        path: what `save_encoder` wrote, or a transducer, whose encoder is returned.
         size: of the encoder to be initialised.
         mel_bins: of its features.
 
@@ -40,8 +40,12 @@ def load_encoder(path: Path, *, size: EncoderSize, mel_bins: int) -> dict[str, T
         ValueError: when the file is no such encoder of this project, is damaged, or holds one of another size: naming
             what differs.
     """
-    tensors, metadata = read_tensors(path, kind=ENCODER, tokenizer=NO_TOKENIZER)
-    found = {**metadata["size"], "mel_bins": metadata["mel_bins"]}
+    tensors, metadata = read_tensors(path, kind=(ENCODER, UNNAMED), tokenizer=None)
+    found = metadata["size"]
+    if metadata["kind"] == UNNAMED:
+        tensors = {name: tensor for name, tensor in tensors.items() if name.startswith(EXPORTED)}
+        found = found["encoder"]
+    found = {**found, "mel_bins": metadata["mel_bins"]}
     needed = {**size.model_dump(mode="json"), "mel_bins": mel_bins}
     other = [key for key in {**needed, **found} if key not in FREE and found.get(key) != needed.get(key)]
     if other:

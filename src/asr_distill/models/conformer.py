@@ -236,6 +236,13 @@ def squared_relu(x: Tensor) -> Tensor:
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"squared_relu": squared_relu, "swish": F.silu}
 
 
+def normalise(features: Tensor, lengths: Tensor, *, mean: Tensor, deviation: Tensor) -> Tensor:
+    """Return log-mels (B, T, F) with `mean` (F,) taken away, over `deviation` (F,); 0 behind the lengths (B,)."""
+    lengths = lengths.to(features.device, non_blocking=True)
+    valid = torch.arange(features.shape[1], device=features.device) < lengths[:, None]
+    return (features - mean) / deviation * valid[:, :, None]
+
+
 def encoder_lengths(lengths: Tensor, *, stack: int) -> Tensor:
     """Return the number of encoder frames for a number of feature frames."""
     return (lengths + stack - 1) // stack

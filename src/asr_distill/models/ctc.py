@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from asr_distill.experiment import CTCSize
 from asr_distill.models.attention_decoder import AttentionDecoder
-from asr_distill.models.conformer import Conformer
+from asr_distill.models.conformer import Conformer, normalise
 
 TRAINING_ONLY = ("decoder.", "hidden_projection.")
 """Beginnings of the names of parameters that the exported recogniser does without."""
@@ -46,9 +46,7 @@ class CTCModel(nn.Module):
 
     def normalise(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Bring log-mels (B, T, F) to mean 0 and deviation 1 over the labelled training speech; padding becomes 0."""
-        lengths = lengths.to(features.device, non_blocking=True)
-        valid = torch.arange(features.shape[1], device=features.device) < lengths[:, None]
-        return (features - self.feature_mean) / self.feature_deviation * valid[:, :, None]
+        return normalise(features, lengths, mean=self.feature_mean, deviation=self.feature_deviation)
 
     def encode(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return states (B, N, D) of normalised features (B, T, F), and their lengths (B,)."""

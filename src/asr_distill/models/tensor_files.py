@@ -26,13 +26,21 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mappin
         save_file(tensors, temporary, metadata={KEY: json.dumps(metadata)})
 
 
-def read_tensors(path: Path, *, kind: str, tokenizer: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors of a model file, and its metadata.
+def read_tensors(
+    path: Path, *, kind: str | tuple[str, ...], tokenizer: str | None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors of a model file, and its metadata, where `kind` always stands.
+
+    Args:
+        path: what `write_tensors` wrote.
+        kind: of the model, or all kinds that will do.
+        tokenizer: fingerprint of its tokens; None where they do not matter.
 
     Raises:
         ValueError: when the file is no model of this project, holds another kind of model, or one that was trained on
             other tokens than those of the fingerprint `tokenizer`.
     """
+    kinds = (kind,) if isinstance(kind, str) else kind
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get(KEY, "{}"))
@@ -41,9 +49,10 @@ def read_tensors(path: Path, *, kind: str, tokenizer: str) -> tuple[dict[str, Te
         raise ValueError(f"{path}: not readable as safetensors ({error}); delete it and run again") from None
     if "size" not in metadata:
         raise ValueError(f"{path}: has no model size in its metadata; it was not written by asr-distill")
-    if (found := metadata.get("kind", UNNAMED)) != kind:
-        raise ValueError(f"{path}: holds a model of kind '{found}' where '{kind}' is needed")
-    if metadata["tokenizer"] != tokenizer:
+    if (found := metadata.setdefault("kind", UNNAMED)) not in kinds:
+        needed = " or ".join(f"'{kind}'" for kind in kinds)
+        raise ValueError(f"{path}: holds a model of kind '{found}' where {needed} is needed")
+    if tokenizer not in (None, metadata["tokenizer"]):
         raise ValueError(
             f"{path}: was trained on the tokens {metadata['tokenizer']}, not {tokenizer}; "
             "delete the model or restore its tokenizer"

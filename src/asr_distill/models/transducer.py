@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from asr_distill.experiment import ModelSize, PredictorSize
-from asr_distill.models.conformer import Conformer
+from asr_distill.models.conformer import Conformer, normalise
 from asr_distill.models.dropout import Dropout
 
 BLANK = 0
@@ -32,9 +32,7 @@ class Transducer(nn.Module):
 
     def normalise(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Bring log-mels (B, T, F) to mean 0 and deviation 1 over the labelled training speech; padding becomes 0."""
-        lengths = lengths.to(features.device, non_blocking=True)
-        valid = torch.arange(features.shape[1], device=features.device) < lengths[:, None]
-        return (features - self.feature_mean) / self.feature_deviation * valid[:, :, None]
+        return normalise(features, lengths, mean=self.feature_mean, deviation=self.feature_deviation)
 
     def encode(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return states (B, N, D) of normalised features (B, T, F), and their lengths (B,)."""

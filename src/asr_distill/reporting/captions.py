@@ -15,6 +15,9 @@ TITLES = {
     "augmentation": "Frequency augmentation",
     "knowledge": "BERT's knowledge and what attention decoders learnt",
     "wer_by_layer": "Word error rate by encoder layer",
+    "wer_against_latency": "Word error rate against emission latency",
+    "gain_by_teacher": "Gain over supervised training by quality of the teacher",
+    "wer_by_generation": "Word error rate by generation",
     "speed_and_memory": "Speed and memory",
     "wer_against_rtf": "Word error rate against real-time factor",
 }
@@ -52,6 +55,22 @@ def captions(study: StudyRecord) -> dict[str, str]:
             f"are {level} bootstrap intervals over {scope}. The axis is logarithmic and ends at {HIGHEST_WER:g} %: "
             "rates above it are cut off. Runs stand a little beside each other."
         )
+    if study.study.shift_sweep is not None and study.timed_runs:
+        found["wer_against_latency"] = _latency(study, bars=f"{level} bootstrap intervals over {scope}")
+    if study.study.weak_teachers is not None:
+        found["gain_by_teacher"] = (
+            f"Word error rate of “{study.study.weak_teachers.supervised}”, trained without a teacher, minus that of "
+            "the same student with one, against the teacher's own; a line per kind of target, a little beside each "
+            f"other. Above zero the teacher helps. Bars are {level} bootstrap intervals of the paired difference, over "
+            f"{scope}."
+        )
+    if study.study.generations:
+        found["wer_by_generation"] = (
+            "Word error rate of students that teach each other, as in noisy student training. Generation 0 is the "
+            "first teacher; every later one is a new model, trained on the same speech with the generation before as "
+            f"its teacher. Bars are {level} bootstrap intervals over {scope}. All transcribe the same utterances, so "
+            "bars may overlap where paired differences are clear. Chains stand a little beside each other."
+        )
     return found
 
 
@@ -69,6 +88,16 @@ def _illustrations(study: StudyRecord, lattice: LatticeFigure) -> dict[str, str]
             "colour scale. As in figure 2 of Hwang et al. 2022."
         ),
     }
+
+
+def _latency(study: StudyRecord, *, bars: str) -> str:
+    return (
+        "Word error rate of streaming students against the mean delay at which they write words that are right, "
+        f"counted from where the forced alignment of “{study.study.aligned_by}” ends them. The line joins soft targets "
+        "of a teacher delayed by the milliseconds beside each point, in whole encoder frames; the others are single "
+        f"points. Down and to the left is better. Bars are {bars}. Students differ in the words that they have right, "
+        "so in the words that are timed."
+    )
 
 
 def _knowledge(study: StudyRecord, figure: KnowledgeFigure) -> str:
@@ -117,4 +146,4 @@ def captions_text(texts: Mapping[str, str]) -> str:
 
 
 def _dev_utterances(study: StudyRecord) -> int:
-    return max(study.scale.phases[run.phase].dev_utterances for run in study.study.runs.values())
+    return max(study.scale.phases[run.phase].dev_utterances for run in study.study.recognisers.values())

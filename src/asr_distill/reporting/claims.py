@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
-from asr_distill.experiment import Claim, Comparison, Condition, SpeedComparison, StudyRecord
+from asr_distill.experiment import StudyRecord
+from asr_distill.reporting.decisions import NOT_RUN, decide_claims, headline, is_about_speed
 from asr_distill.reporting.grid import Column, Grid, count, latex, markdown, run_name
 from asr_distill.reporting.inputs import read_errors
-from asr_distill.reporting.real_time import real_time_frame, search_ratio
-from asr_distill.reporting.scores import generator, percent
+from asr_distill.reporting.real_time import real_time_frame
 from asr_distill.reporting.tables import with_interval
-from asr_distill.scoring.significance import FEW_SPEAKERS, Difference, wer_difference
-from asr_distill.scoring.verdict import interval_confidence, judge, judge_claim, judge_speed, rules, speed_rules
+from asr_distill.scoring.significance import FEW_SPEAKERS
+from asr_distill.scoring.verdict import rules, speed_rules
 
 
 def write_claims(study: Path, *, errors: Path, runs: Path, output: Path) -> None:
@@ -41,181 +42,87 @@ def write_claims(study: Path, *, errors: Path, runs: Path, output: Path) -> None
     (output / "claims.tex").write_text("\n".join(latex(grid) for grid in grids), encoding="utf-8")
 
 
-CLAIM_COLUMNS = [
-    *["claim", "statement", "reported", "condition", "part", "left", "relation", "right", "left_wer", "right_wer"],
-    *["difference", "low", "high", "confidence", "relative", "p_value", "margin", "words", "speakers", "seeds"],
-    *["replicates", "reason", "verdict", "claim_verdict"],
-]
-SPEED_COLUMNS = ["ratio", "ratio_alone", "runs"]
-"""Follow where a claim is about speed; in its rows low and high bound the ratio, and what is about WER is empty."""
-
-
-def decide_claims(study: StudyRecord, *, errors: pd.DataFrame, speeds: pd.DataFrame) -> pd.DataFrame:
-    """Return one row of text per claim, condition and comparison; rates and bounds are percent, `relative` too.
-
-    A comparison of speed is one row: left and right are searches, `ratio` is how many times as long left takes as
-    right, from features to text, and `ratio_alone` the same of the searches alone.
-    """
-    rows = []
-    for name, claim in study.study.claims.items():
-        own = [
-            _decide(study, name, claim, comparison, condition, errors=errors)
-            for condition in _distinct_conditions(study, claim)
-            for comparison in claim.comparisons
-        ]
-        own += [_decide_speed(study, name, claim, comparison, speeds=speeds) for comparison in claim.speed]
-        verdict = judge_claim(row["verdict"] for row in own)
-        rows += [{**row, "claim_verdict": verdict} for row in own]
-    about_speed = any(claim.speed for claim in study.study.claims.values())
-    return pd.DataFrame(rows, columns=[*CLAIM_COLUMNS, *(SPEED_COLUMNS if about_speed else [])]).fillna("")
-
-
-def _distinct_conditions(study: StudyRecord, claim: Claim) -> list[Condition]:
-    """Return the claim's conditions, one for each test part: a scale may read two conditions on the same part."""
-    by_part = {study.scale.conditions[condition]: condition for condition in reversed(claim.conditions)}
-    return list(reversed(by_part.values()))
-
-
 def claim_grids(study: StudyRecord, decided: pd.DataFrame) -> tuple[Grid, ...]:
     """Return tables for people, of the rows of `decide_claims`: the claims, and what decides them."""
-    timed = is_about_speed(decided)
-    grids = [_claims_grid(study, decided), _comparisons_grid(study, decided[~timed])]
+    timed, run = is_about_speed(decided), decided["claim_verdict"] != NOT_RUN
+    grids = [_claims_grid(study, decided), _comparisons_grid(study, decided[run & ~timed])]
     return (*grids, _speed_grid(study, decided[timed])) if timed.any() else tuple(grids)
 
 
-def is_about_speed(decided: pd.DataFrame) -> pd.Series:
-    """Return which rows of claims.csv compare speed instead of word error rates."""
-    return decided["left_wer"] == ""
-
-
-def headline(decided: pd.DataFrame) -> dict[str, list[str]]:
-    """Return the claims by verdict, every verdict present."""
-    claims = decided.drop_duplicates("claim")
-    verdicts = ("reproduced", "not reproduced", "inconclusive")
-    return {verdict: list(claims[claims["claim_verdict"] == verdict]["claim"]) for verdict in verdicts}
-
-
-def undecided(study: StudyRecord) -> str:
-    """Return a sentence on the claims of the study that this part of it cannot decide."""
-    if not study.undecided:
-        return ""
-    return f" Not decided here, for want of runs: {', '.join(study.undecided)}; `snakemake complete` decides all."
-
-
-def _decide(
-    study: StudyRecord, name: str, claim: Claim, comparison: Comparison, condition: Condition, *, errors: pd.DataFrame
-) -> dict[str, str]:
-    """Return one row of claims.csv but for the claim's verdict."""
-    part, relation = study.scale.conditions[condition], comparison.relation
-    found = _measure(study, comparison, part, where=f"claim {name}", errors=errors)
-    margin = study.scale.scoring.margin
-    return {
-        "claim": name,
-        "statement": claim.statement,
-        "reported": claim.reported,
-        "condition": condition,
-        "part": part,
-        "left": comparison.left,
-        "relation": relation,
-        "right": comparison.right,
-        "left_wer": percent(found.left),
-        "right_wer": percent(found.right),
-        "difference": percent(found.difference),
-        "low": percent(found.low),
-        "high": percent(found.high),
-        "confidence": f"{found.confidence:g}",
-        "relative": percent(found.relative),
-        "p_value": "nan" if math.isnan(found.p_value) else f"{found.p_value:.4f}",
-        "margin": percent(margin * found.right),
-        "words": str(found.words),
-        "speakers": str(found.speakers),
-        "seeds": str(found.seeds),
-        "replicates": str(found.replicates),
-        "reason": found.reason,
-        "verdict": judge(relation, low=found.low, high=found.high, left=found.left, right=found.right, margin=margin),
-    }
-
-
-def _decide_speed(
-    study: StudyRecord, name: str, claim: Claim, comparison: SpeedComparison, *, speeds: pd.DataFrame
-) -> dict[str, str]:
-    """Return one row of claims.csv on speed but for the claim's verdict."""
-    found, alone = (
-        search_ratio(speeds, comparison, measure=measure, confidence=study.scale.scoring.confidence)
-        for measure in ("end_to_end", "alone")
-    )
-    return {
-        "claim": name,
-        "statement": claim.statement,
-        "reported": claim.reported,
-        "left": comparison.slow,
-        "relation": f">= {comparison.at_least:g} x",
-        "right": comparison.fast,
-        "low": f"{found.low:.3f}",
-        "high": f"{found.high:.3f}",
-        "confidence": f"{study.scale.scoring.confidence:g}",
-        "seeds": str(len(study.seeds)),
-        "reason": found.reason,
-        "verdict": judge_speed(low=found.low, high=found.high, at_least=comparison.at_least),
-        "ratio": f"{found.ratio:.3f}",
-        "ratio_alone": f"{alone.ratio:.3f}",
-        "runs": str(found.runs),
-    }
-
-
-def _measure(study: StudyRecord, comparison: Comparison, part: str, *, where: str, errors: pd.DataFrame) -> Difference:
-    """Compare two runs on one part, with the interval that the relation needs."""
-    scoring = study.scale.scoring
-    left, right = (
-        errors[(errors["run"] == run) & (errors["part"] == part)] for run in (comparison.left, comparison.right)
-    )
-    try:
-        return wer_difference(
-            left,
-            right,
-            rng=generator(scoring.seed, part, comparison.left, comparison.right),
-            replicates=scoring.replicates,
-            confidence=interval_confidence(comparison.relation, confidence=scoring.confidence),
-        )
-    except ValueError as error:
-        raise ValueError(f"{where}, {comparison.left} against {comparison.right} on {part}: {error}") from None
-
-
 def _claims_grid(study: StudyRecord, decided: pd.DataFrame) -> Grid:
-    claims = decided.drop_duplicates("claim")
-    rows = claims[["claim", "claim_verdict", "statement", "reported"]].itertuples(index=False, name=None)
     totals = [f"{len(claims)} {verdict}" for verdict, claims in headline(decided).items()]
+    claims = decided.groupby("claim", sort=False)
     return Grid(
         name=f"{study.name}-claims",
         title=f"Claims: {study.study.title}",
-        caption=f"Scale “{study.scale_name}”: {', '.join(totals)}.{undecided(study)}",
+        caption=f"Scale “{study.scale_name}”: {', '.join(totals)}.",
         columns=(
             Column(label="claim", align="left"),
             Column(label="verdict", align="left"),
-            Column(label="statement", align="prose"),
-            Column(label="paper reports", align="prose"),
+            *(Column(label=label, align="prose") for label in ("statement", "paper reports", "we measured")),
+            *(Column(label=label, group="p (Holm)") for label in ("reproduced", "not reproduced")),
+            Column(label="seeds"),
+            Column(label="words"),
+            Column(label="to decide", align="left"),
         ),
-        rows=tuple(rows),
-        deviations=(*study.scale.deviations, *study.study.deviations),
+        rows=tuple(_claim_cells(rows) for _, rows in claims),
+        notes=tuple(_corrected(decided)),
+        deviations=study.deviations,
     )
+
+
+def _claim_cells(rows: pd.DataFrame) -> tuple[str, ...]:
+    """Return what people read of one claim, from its rows."""
+    first = rows.iloc[0]
+    words = rows.drop_duplicates("part")["words"]
+    return (
+        *(first[key] for key in ("claim", "claim_verdict", "statement", "reported")),
+        _measured(rows),
+        *(shown_p(first[key]) for key in ("claim_p_reproduced", "claim_p_refuted")),
+        first["seeds"],
+        count(sum(int(number) for number in words)) if all(words) else "",
+        first["to_decide"],
+    )
+
+
+def _measured(rows: pd.DataFrame) -> str:
+    """Return "test-other: self soft 16.6, self hard 20.4", or "beam 1 5.3 times greedy", for one claim."""
+    about_speed = is_about_speed(rows)
+    parts = []
+    for part, own in rows[(rows["part"] != "") & ~about_speed].groupby("part", sort=False):
+        rates = {}
+        for row in own.to_dict("records"):
+            rates |= {row[side]: float(row[f"{side}_wer"]) for side in ("left", "right")}
+        parts.append(f"{part}: {', '.join(f'{run_name(run)} {rate:.1f}' for run, rate in rates.items())}")
+    for row in rows[about_speed].to_dict("records"):
+        parts.append(f"{run_name(row['left'])} {float(row['ratio']):.1f} times {run_name(row['right'])}")
+    return "; ".join(parts)
+
+
+def _corrected(decided: pd.DataFrame) -> Iterator[str]:
+    """Yield what the correction for the number of claims changed."""
+    claims = decided.drop_duplicates("claim")
+    for verdict, own in claims[claims["claim_verdict"] != claims["uncorrected_verdict"]].groupby("uncorrected_verdict"):
+        yield f"Inconclusive only because of the number of claims, else {verdict}: {', '.join(own['claim'])}."
 
 
 def _comparisons_grid(study: StudyRecord, decided: pd.DataFrame) -> Grid:
     left = [Column(label=label, align="left") for label in ("claim", "part", "compared")]
-    rates = [Column(label=label) for label in ("left", "right", "left − right", "level")]
-    rest = [Column(label=label) for label in ("relative", "p", "words", "speakers", "seeds")]
+    rates = [Column(label=label) for label in ("left", "right", "left − right", "relative", "level")]
+    p_values = [Column(label=label, group="p") for label in ("reproduced", "not reproduced")]
+    rest = [Column(label=label) for label in ("words", "speakers", "seeds")]
     return Grid(
         name=f"{study.name}-comparisons",
         title="The comparisons that decide the claims",
         caption="Word error rates in percent; differences in points, with bootstrap intervals paired by speaker.",
-        columns=(*left, *rates, Column(label="verdict", align="left"), *rest),
+        columns=(*left, *rates, Column(label="verdict", align="left"), *p_values, *rest),
         rows=tuple(_comparison_cells(row) for row in decided.to_dict("records")),
         notes=claim_notes(study, decided),
     )
 
 
 def _comparison_cells(row: dict[str, str]) -> tuple[str, ...]:
-    difference, relative, p_value = float(row["difference"]), float(row["relative"]), float(row["p_value"])
+    difference, relative = float(row["difference"]), float(row["relative"])
     return (
         row["claim"],
         row["part"],
@@ -223,20 +130,27 @@ def _comparison_cells(row: dict[str, str]) -> tuple[str, ...]:
         f"{float(row['left_wer']):.1f}",
         f"{float(row['right_wer']):.1f}",
         signed(with_interval(row["difference"], row["low"], row["high"]), positive=difference >= 0.05),
+        "n/a" if math.isnan(relative) else signed(_relative(row), positive=relative >= 0.5),
         f"{100 * float(row['confidence']):g} %",
         row["verdict"],
-        "n/a" if math.isnan(relative) else signed(f"{relative:.0f} %", positive=relative >= 0.5),
-        "n/a" if math.isnan(p_value) else (f"{p_value:.3f}" if p_value >= 0.001 else "< 0.001"),
+        *(shown_p(row[key]) for key in ("p_reproduced", "p_refuted")),
         count(int(row["words"])),
         row["speakers"],
         row["seeds"],
     )
 
 
+def _relative(row: dict[str, str]) -> str:
+    """Return "-8 % [-12, -4]"."""
+    relative, low, high = (float(row[key]) for key in ("relative", "relative_low", "relative_high"))
+    return f"{relative:.0f} %" + ("" if math.isnan(low) else f" [{low:.0f}, {high:.0f}]")
+
+
 def _speed_grid(study: StudyRecord, decided: pd.DataFrame) -> Grid:
     left = [Column(label="claim", align="left"), Column(label="compared", align="left")]
     ratios = [Column(label=label, group="ratio of RTF") for label in ("end to end", "search alone")]
-    rest = [Column(label="recognisers"), Column(label="seeds")]
+    rest = [Column(label=label, group="p") for label in ("reproduced", "not reproduced")]
+    rest += [Column(label="recognisers"), Column(label="seeds")]
     return Grid(
         name=f"{study.name}-speed",
         title="The comparisons of speed that decide the claims",
@@ -263,6 +177,7 @@ def _speed_cells(row: dict[str, str]) -> tuple[str, ...]:
         f"{float(row['ratio_alone']):.1f}",
         f"{100 * float(row['confidence']):g} %",
         row["verdict"],
+        *(shown_p(row[key]) for key in ("p_reproduced", "p_refuted")),
         row["runs"],
         row["seeds"],
     )
@@ -270,7 +185,7 @@ def _speed_cells(row: dict[str, str]) -> tuple[str, ...]:
 
 def claim_notes(study: StudyRecord, decided: pd.DataFrame) -> tuple[str, ...]:
     """Return the rules in words, and what the intervals do and do not cover."""
-    notes = list(rules(study.scale.scoring))
+    notes = list(rules(study.scale.scoring, claims=study.num_claims))
     if len(study.seeds) == 1:
         notes.append("One training seed: the intervals cover the test speakers, not the training seeds.")
     else:
@@ -280,8 +195,20 @@ def claim_notes(study: StudyRecord, decided: pd.DataFrame) -> tuple[str, ...]:
     notes += [f"n/a: {reason}." for reason in decided["reason"].unique() if reason]
     if ((decided["speakers"].astype(int) < FEW_SPEAKERS) & (decided["reason"] == "")).any():
         notes.append(f"With fewer than {FEW_SPEAKERS} speakers a bootstrap interval is somewhat too short.")
-    notes.append("p is two-sided, of the hypothesis that both word error rates are equal; no correction across claims.")
+    notes.append(
+        "To decide: seeds, or seeds and words together, at which the interval of the difference as observed would "
+        "exclude what it must, by its spread over speakers and seeds and at the strictest level of the correction. A "
+        "rough guide: even if the difference stays, that size decides about every second time."
+    )
     return tuple(notes)
+
+
+def shown_p(p_value: str) -> str:
+    """Return a p-value, given as text, for people; "" for none."""
+    if not p_value:
+        return ""
+    value = float(p_value)
+    return "n/a" if math.isnan(value) else (f"{value:.3f}" if value >= 0.001 else "< 0.001")
 
 
 def signed(text: str, *, positive: bool) -> str:

@@ -13,10 +13,12 @@ from matplotlib.ticker import MaxNLocator
 from asr_distill.experiment import StudyRecord
 from asr_distill.reporting import style
 from asr_distill.reporting.captions import captions, captions_text
+from asr_distill.reporting.generations import generations_figure
 from asr_distill.reporting.grid import run_name
 from asr_distill.reporting.illustrations import augmentation_figure, lattice_figure, read_illustrations
-from asr_distill.reporting.inputs import read_curves, read_scores
+from asr_distill.reporting.inputs import read_curves, read_errors, read_scores
 from asr_distill.reporting.knowledge_figure import knowledge_figure, read_distributions
+from asr_distill.reporting.latency import read_latency
 from asr_distill.reporting.layers import layers_figure
 from asr_distill.reporting.looks import (
     figure_groups,
@@ -28,10 +30,20 @@ from asr_distill.reporting.looks import (
     target_handles,
 )
 from asr_distill.reporting.scores import MEAN
+from asr_distill.reporting.weak_teachers import gain_figure, gains_frame
+from asr_distill.reporting.wer_latency import latency_figure
 
 
 def write_figures(
-    study: Path, *, scores: Path, runs: Path, illustrations: Path | None, output: Path, knowledge: Path | None = None
+    study: Path,
+    *,
+    scores: Path,
+    runs: Path,
+    illustrations: Path | None,
+    output: Path,
+    knowledge: Path | None = None,
+    latency: Path | None = None,
+    errors: Path | None = None,
 ) -> None:
     """Write wer_by_target, learning_curves and, with illustrations, lattice and augmentation; and captions.md.
 
@@ -42,6 +54,8 @@ def write_figures(
         illustrations: illustrations.npz, for a study that has a lattice figure.
         output: folder of the figures.
         knowledge: knowledge.npz, for a study that has a figure of BERT's knowledge, which is then drawn too.
+        latency: latency.csv, for a study with a shift sweep.
+        errors: errors.csv, for a study with teachers of different quality.
     """
     record = StudyRecord.read(study)
     with style.house_style():
@@ -57,6 +71,13 @@ def write_figures(
             drawn["knowledge"] = knowledge_figure(record, read_distributions(knowledge, record))
         if record.ctc_runs:
             drawn["wer_by_layer"] = layers_figure(record, scores=read_scores(scores))
+        if record.study.generations:
+            drawn["wer_by_generation"] = generations_figure(record, scores=read_scores(scores))
+        if record.study.shift_sweep is not None and record.timed_runs:
+            timed = read_latency(latency)
+            drawn["wer_against_latency"] = latency_figure(record, scores=read_scores(scores), latencies=timed)
+        if record.study.weak_teachers is not None:
+            drawn["gain_by_teacher"] = gain_figure(record, gains_frame(record, errors=read_errors(errors)))
         for name, figure in drawn.items():
             style.save(figure, folder=output, name=name)
     (output / "captions.md").write_text(captions_text(captions(record)), encoding="utf-8")
@@ -84,7 +105,7 @@ def wer_figure(study: StudyRecord, *, scores: pd.DataFrame) -> Figure:
 def curves_figure(study: StudyRecord, *, curves: dict[tuple[str, int], pd.DataFrame]) -> Figure:
     """Draw one column of panels per group of runs: WER of each dev part against steps, and the training loss."""
     groups = figure_groups(study)
-    measures = [part for part in study.scale.parts("dev") if any(f"wer/{part}" in curve for curve in curves.values())]
+    measures = [part for part in study.scored_parts if any(f"wer/{part}" in curve for curve in curves.values())]
     legend = 0.1 + 0.16 * max(len(runs) for runs in groups.values())
     figure = style.new_figure(height=0.5 + 1.75 * (len(measures) + 1) + legend)
     *axes, feet = figure.subplots(

@@ -129,6 +129,15 @@ def plural(number: float, noun: str) -> str:
     return f"{count(number)} {noun}{'' if round(number) == 1 else 's'}"
 
 
+def duration(seconds: float | None) -> str:
+    """Return a duration as people say it: 45 s, 12 min, 3.2 h; a dash for none."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def significant(number: float, *, digits: int = 2) -> str:
     """Return a positive number with so many significant digits at least, without exponent; "" when it is missing."""
     if math.isnan(number):

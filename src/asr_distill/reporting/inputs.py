@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,6 +36,16 @@ class Training(BaseModel):
     seconds: float
     """Wall time of the training loop."""
     device: str
+
+
+class Benchmark(BaseModel):
+    """What Snakemake measured of one job; NaN where it could not."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    seconds: float
+    megabytes: float
+    """Peak resident memory."""
 
 
 class DecodedPart(BaseModel):
@@ -70,6 +81,17 @@ def read_trainings(study: StudyRecord, *, runs: Path) -> dict[tuple[str, int], T
         (run, seed): _read_json(runs / study.run_folder(run, seed) / "training.json", Training, again="train the run")
         for run, seed in run_seeds(study)
     }
+
+
+def read_benchmark(path: Path) -> Benchmark:
+    """Read one of Snakemake's benchmark files: the last row; NaN for what is missing or was not measured."""
+    if not path.is_file():
+        return Benchmark(seconds=math.nan, megabytes=math.nan)
+    rows = pd.read_csv(path, sep="\t", na_values=["-", "NA", ""])
+    if rows.empty or not {"s", "max_rss"} <= set(rows):
+        raise ValueError(f"{path}: is no benchmark file of Snakemake: it lacks the columns s and max_rss; delete it")
+    last = rows.iloc[-1]
+    return Benchmark(seconds=float(last["s"]), megabytes=float(last["max_rss"]))
 
 
 def read_timings(study: StudyRecord, *, runs: Path) -> dict[tuple[str, int], Timing]:
@@ -112,6 +134,11 @@ def read_errors(path: Path) -> pd.DataFrame:
 
 def read_claims(path: Path) -> pd.DataFrame:
     """Read claims.csv; all cells are text."""
+    return read_texts(path)
+
+
+def read_texts(path: Path) -> pd.DataFrame:
+    """Read a CSV file whose cells are all text."""
     return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 

@@ -15,13 +15,20 @@ from asr_distill.reporting.grid import run_name
 
 
 def figure_groups(study: StudyRecord) -> dict[str, tuple[str, ...]]:
-    """Return the groups of runs that figures show side by side; all runs at once if the study names none."""
-    return study.study.figures or {"all runs": tuple(study.study.runs)}
+    """Return the groups of runs that figures show side by side; all recognisers at once if the study names none."""
+    return study.study.figures or {"all runs": tuple(study.study.recognisers)}
 
 
 def shown_parts(study: StudyRecord) -> tuple[str, ...]:
-    """Return the test parts that decide claims; every test part if the scale names no conditions."""
-    return tuple(dict.fromkeys(study.scale.conditions.values())) or study.scale.parts("test")
+    """Return the test parts that decide claims and that all runs of the figures are scored on.
+
+    Where these include parts of sets, which runs ask for, only those; every test part if the scale names no conditions.
+    """
+    scored = [study.scored(run) for runs in figure_groups(study).values() for run in runs]
+    parts = dict.fromkeys(study.scale.conditions.values())
+    found = tuple(part for part in parts if all(part in own for own in scored))
+    of_sets = tuple(part for part in found if study.scale.corpus.parts[part].part_set is not None)
+    return of_sets or found or study.scale.parts("test")
 
 
 def run_look(study: StudyRecord, run: str) -> dict[str, str]:

@@ -19,8 +19,7 @@ import psutil
 import yaml
 
 from asr_distill.experiment import StudyRecord
-from asr_distill.reporting.inputs import read_trainings
-from asr_distill.reporting.times import read_benchmark
+from asr_distill.reporting.inputs import read_benchmark, read_trainings
 
 PACKAGE = "asr-distill"
 
@@ -111,7 +110,7 @@ def _jobs(study: StudyRecord, *, work: Path) -> Iterator[tuple[str, dict[str, fl
     shared = set() if study.uses_language_models else {"language_models"}
     for path in sorted(work.rglob("*.tsv")):
         place = path.relative_to(work).with_suffix("")
-        if place.parts[0] in others | shared:
+        if place.parts[0] in others | shared or _about_other_sets(study, place):
             continue
         own = {*study.study.runs, "report"}
         if place.parts[0] == study.name and (
@@ -123,6 +122,15 @@ def _jobs(study: StudyRecord, *, work: Path) -> Iterator[tuple[str, dict[str, fl
                 continue
         job = read_benchmark(path)
         yield place.as_posix(), {"seconds": _number(job.seconds), "peak_memory_mb": _number(job.megabytes)}
+
+
+def _about_other_sets(study: StudyRecord, place: Path) -> bool:
+    """Return whether a job is about sets of parts of the corpus that no run of the study uses."""
+    name, corpus = place.parts[0], study.scale.corpus
+    if name == "corpus" and len(place.parts) > 2:
+        return place.parts[1] not in corpus.parts
+    named = name.removeprefix("synthesize_").split("+")
+    return name.startswith(("synthesize_", "overview+")) and not {*named} - {"overview"} <= {*corpus.sets}
 
 
 def _number(value: float) -> float | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from asr_distill.experiment import nearest
-from asr_distill.reporting.claims import SPEED_COLUMNS, is_about_speed
+from asr_distill.reporting.decisions import CLAIM_P_VALUES, SPEED_COLUMNS, is_about_speed
 from asr_distill.reporting.inputs import read_claims, read_scores
 from asr_distill.reporting.provenance import read_provenance
 from asr_distill.reporting.scores import MEAN
@@ -157,10 +157,13 @@ def _publishable(folder: Path) -> Iterator[Path]:
 
 
 def _untimed(path: Path) -> pd.DataFrame:
-    """Return claims without what no second run measures again: how fast searches are."""
+    """Return claims without what no second run measures again: how fast searches are, and p-values corrected for it."""
     claims = read_claims(path)
-    measured = [column for column in ("low", "high", *SPEED_COLUMNS) if column in claims]
-    claims.loc[is_about_speed(claims), measured] = ""
+    measured = ["low", "high", "p_reproduced", "p_refuted", *SPEED_COLUMNS]
+    timed = is_about_speed(claims)
+    claims.loc[timed, [column for column in measured if column in claims]] = ""
+    if timed.any():
+        claims[[column for column in CLAIM_P_VALUES if column in claims]] = ""
     return claims
 
 

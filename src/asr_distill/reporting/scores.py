@@ -12,23 +12,24 @@ import numpy as np
 import pandas as pd
 
 from asr_distill.experiment import StudyRecord
-from asr_distill.scoring.significance import wer_interval
+from asr_distill.scoring.significance import WerInterval, mean_wer_interval, wer_interval
 from asr_distill.scoring.word_errors import read_hypotheses, read_references, word_errors
 
 MEAN = "mean"
-"""Stands in the column `seed` of scores.csv in rows that average over the seeds."""
+"""Stands in scores.csv in the column `seed` of rows that average over the seeds, and in `part` over parts."""
 COUNTS = ["words", "speakers", "substitutions", "deletions", "insertions"]
 
 
 def score(study: Path, *, references: Mapping[str, Path], runs: Path, scores: Path, errors: Path) -> None:
-    """Score every run and seed of a study on every part with references.
+    """Score every run and seed of a study on the parts that it is scored on.
 
     Args:
         study: the resolved study.yaml.
         references: references.jsonl of each dev and test part, by name of the part.
         runs: folder that holds <run>/seed<seed>/hypotheses.jsonl.
         scores: written; run, seed ("mean" over seeds too), part, column of the paper, words, speakers, substitutions,
-            deletions, insertions, wer, low, high. Rates are percent, with their bootstrap interval.
+            deletions, insertions, wer, low, high. Rates are percent, with their bootstrap interval. For a study with a
+            table of means, "mean" stands for a part too: the mean of the rates on `mean_parts`.
         errors: written; run, seed, part, id, speaker, words, errors.
 
     Raises:
@@ -60,8 +61,9 @@ def generator(seed: int, *names: str) -> np.random.Generator:
 def _score_system(study: StudyRecord, system: str, seed: int, *, runs: Path, references: pd.DataFrame) -> pd.DataFrame:
     run, name = study.systems()[system]
     path = runs / study.run_folder(run, seed) / name
+    own = references[references["part"].isin(study.scored(run))]
     try:
-        counted = word_errors(references, read_hypotheses(path))
+        counted = word_errors(own, read_hypotheses(path))
     except FileNotFoundError:
         raise ValueError(f"{path}: is missing; decode the run '{run}' with seed {seed} first") from None
     except ValueError as error:
@@ -72,16 +74,14 @@ def _score_system(study: StudyRecord, system: str, seed: int, *, runs: Path, ref
 def _summaries(study: StudyRecord, utterances: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Yield the rows of scores.csv: for every run and part one row per seed, then their mean."""
     columns = {part: column for column, part in study.scale.columns.items()}
-    scoring = study.scale.scoring
-    for (run, part), group in utterances.groupby(["run", "part"], sort=False):
+    groups = [(*key, group) for key, group in utterances.groupby(["run", "part"], sort=False)]
+    if any(table.mean for table in study.study.tables.values()):
+        averaged = utterances[utterances["part"].isin(mean_parts(study))]
+        groups += [(run, MEAN, group) for run, group in averaged.groupby("run", sort=False)]
+    for run, part, group in groups:
         seeds = [(str(seed), rows) for seed, rows in group.groupby("seed", sort=False)]
         for seed, rows in [*seeds, (MEAN, group)]:
-            interval = wer_interval(
-                rows,
-                rng=generator(scoring.seed, run, part),
-                replicates=scoring.replicates,
-                confidence=scoring.confidence,
-            )
+            interval = _interval(study, run, part, rows)
             rates = {"wer": interval.wer, "low": interval.low, "high": interval.high}
             yield {
                 "run": run,
@@ -91,6 +91,20 @@ def _summaries(study: StudyRecord, utterances: pd.DataFrame) -> Iterator[dict[st
                 **_counts(rows, seeds=len(seeds) if seed == MEAN else 1),
                 **{name: percent(rate) for name, rate in rates.items()},
             }
+
+
+def mean_parts(study: StudyRecord) -> tuple[str, ...]:
+    """Return the parts over which the paper's means are taken: those of its usual columns that the scale has."""
+    return tuple(part for column, part in study.scale.columns.items() if column in study.printed["columns"])
+
+
+def _interval(study: StudyRecord, run: str, part: str, rows: pd.DataFrame) -> WerInterval:
+    scoring = study.scale.scoring
+    resampling = {"replicates": scoring.replicates, "confidence": scoring.confidence}
+    rng = generator(scoring.seed, run, part)
+    if part == MEAN:
+        return mean_wer_interval([own for _, own in rows.groupby("part", sort=False)], rng=rng, **resampling)
+    return wer_interval(rows, rng=rng, **resampling)
 
 
 def _counts(rows: pd.DataFrame, *, seeds: int) -> dict[str, str]:

@@ -4,33 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from asr_distill.experiment import GREEDY, Row, StudyRecord, Table, printed_row
+from asr_distill.experiment import GREEDY, Row, StudyRecord, Table, columns_of, printed_row
+from asr_distill.reporting.costs import COST_NOTE, cost_cells, cost_columns, read_costs, shown_costs
 from asr_distill.reporting.grid import Column, Grid, count, plural, significant, write_grid
-from asr_distill.reporting.inputs import Training, read_overview, read_scores, read_trainings
+from asr_distill.reporting.inputs import Benchmark, Training, read_overview, read_scores, read_trainings
+from asr_distill.reporting.latency import latency_cells, latency_columns, latency_notes, read_latency, shown_latency
 from asr_distill.reporting.real_time import printed_rtf, real_time_frame
-from asr_distill.reporting.scores import MEAN
+from asr_distill.reporting.scores import MEAN, mean_parts
 from asr_distill.scoring.significance import FEW_SPEAKERS, ONE_SPEAKER
 
 
-def write_tables(study: Path, *, scores: Path, runs: Path, output: Path) -> None:
+def write_tables(study: Path, *, scores: Path, runs: Path, output: Path, latency: Path | None = None) -> None:
     """Write every table of a study as <output>/<table>.csv, .md and .tex.
 
     Args:
         study: the resolved study.yaml.
         scores: scores.csv.
-        runs: folder that holds <run>/seed<seed>/training.json and, of CTC runs, decoding.json.
+        runs: folder that holds <run>/seed<seed>/training.json, of CTC runs decoding.json and, where a table shows what
+            training costs, train.tsv.
         output: folder of the tables.
+        latency: latency.csv, for a study with a table that shows it.
     """
     record, scored = StudyRecord.read(study), read_scores(scores)
-    measured = {"trainings": read_trainings(record, runs=runs), "speeds": real_time_frame(record, runs=runs)}
+    measured = read_measured(record, runs=runs, latency=latency)
     for name, table in record.study.tables.items():
         frame = table_frame(record, table, scores=scored, **measured)
-        grid = table_grid(record, name, frame=frame, scores=scored)
+        grid = table_grid(record, name, frame=frame, scores=scored, latencies=measured["latencies"])
         write_grid(grid, folder=output)
         frame.to_csv(output / f"{name}.csv", index=False, lineterminator="\n")
+
+
+def read_measured(study: StudyRecord, *, runs: Path, latency: Path | None) -> dict[str, Any]:
+    """Return what tables show beside word error rates, as `table_frame` takes it."""
+    return {
+        "trainings": read_trainings(study, runs=runs),
+        "speeds": real_time_frame(study, runs=runs),
+        "costs": read_costs(study, runs=runs),
+        "latencies": read_latency(latency),
+    }
 
 
 def write_corpus_table(study: Path, *, overview: Path, output: Path) -> None:
@@ -48,6 +63,8 @@ def table_frame(
     scores: pd.DataFrame,
     trainings: dict[tuple[str, int], Training],
     speeds: pd.DataFrame,
+    costs: dict[tuple[str, int], Benchmark],
+    latencies: pd.DataFrame,
 ) -> pd.DataFrame:
     """Return one table for machines: a row per row of the paper, all cells text, word error rates in percent.
 
@@ -57,38 +74,49 @@ def table_frame(
         scores: as `read_scores` returns them.
         trainings: as `read_trainings` returns them.
         speeds: as `real_time_frame` returns them; a table of CTC recognisers alone shows real-time factors too.
+        costs: as `read_costs` returns them, for tables of costs.
+        latencies: as `read_latency` returns them, for tables of latency.
     """
     runs = {study.systems()[row.run][0] for row in table.rows if row.run is not None}
     timed = bool(runs) and runs.issubset(study.ctc_runs)
     rows = []
     for row in table.rows:
-        cells = _cells(study, table, row, scores=scores)
+        cells = {"group": row.group} if any(row.group for row in table.rows) else {}
+        cells |= _cells(study, table, row, scores=scores)
+        cells |= latency_cells(study, row, latencies=latencies) if table.latency else {}
         cells |= _speed_cells(study, row, speeds=speeds) if timed else {}
+        cells |= cost_cells(study, row, trainings=trainings, costs=costs) if table.cost else {}
         rows.append(cells | _training_cells(study, row, trainings=trainings))
     return pd.DataFrame(rows)
 
 
-def table_grid(study: StudyRecord, name: str, *, frame: pd.DataFrame, scores: pd.DataFrame) -> Grid:
+def table_grid(
+    study: StudyRecord, name: str, *, frame: pd.DataFrame, scores: pd.DataFrame, latencies: pd.DataFrame
+) -> Grid:
     """Return one table for people, from its `table_frame`."""
     table = study.study.tables[name]
-    shown = _shown_parts(study)
-    columns = [Column(label="", align="left")]
+    shown = _shown_parts(study, table)
+    columns = [Column(label="student", align="left") for _ in range("group" in frame)]
+    columns.append(Column(label="", align="left"))
     for heading, column in shown:
         if column:
             columns.append(Column(label="paper", group=heading))
         columns.append(Column(label="ours", group=heading))
+    columns += latency_columns(study) if table.latency else []
     timed = "rtf" in frame
     columns += [Column(label=label, group="RTF") for label in ("paper", "ours") if timed]
+    columns += cost_columns() if table.cost else []
     columns += [Column(label=label) for label in ("hours", "parameters", "steps", "batch", "seeds")]
-    rows = tuple(tuple(_shown_cells(row, shown)) for row in frame.to_dict("records"))
+    rows = tuple(tuple(_shown_cells(study, table, row, shown)) for row in frame.to_dict("records"))
+    notes = _notes(study, table, scores, timed=timed)
     return Grid(
         name=name,
         title=table.caption,
-        caption=_caption(study, scores),
+        caption=_caption(study, table, scores),
         columns=tuple(columns),
         rows=rows,
-        notes=_notes(study, table, scores, timed=timed),
-        deviations=(*study.scale.deviations, *study.study.deviations),
+        notes=(*notes, *(latency_notes(study, table, latencies=latencies) if table.latency else ())),
+        deviations=(*study.scale.deviations, *study.study.deviations, *table.deviations),
     )
 
 
@@ -112,20 +140,26 @@ def corpus_grid(study: StudyRecord, overview: pd.DataFrame) -> Grid:
     )
 
 
-def _shown_parts(study: StudyRecord) -> list[tuple[str, str]]:
-    """Return (part, column of the paper) of every part a table shows: the paper's columns, then other test parts."""
-    columns = [(part, column) for column, part in study.scale.columns.items()]
-    return columns + [(part, "") for part in study.scale.parts("test") if part not in study.scale.columns.values()]
+def _shown_parts(study: StudyRecord, table: Table) -> list[tuple[str, str]]:
+    """Return (part, column of the paper) of every part a table shows: the paper's columns, then other test parts.
+
+    In a table of means these come first, and the paper prints nothing of the single parts.
+    """
+    if table.mean:
+        return [(MEAN, MEAN), *((part, "") for part in mean_parts(study))]
+    columns = study.scale.columns
+    own = [(part, column) for column, part in columns.items() if column in columns_of(study.printed, table)]
+    scored = {part for row in table.rows if row.run for part in study.scored(study.systems()[row.run][0])}
+    tests = [part for part in study.scored_parts if part in scored and study.scale.corpus.parts[part].use == "test"]
+    return own + [(part, "") for part in tests if part not in columns.values()]
 
 
 def _cells(study: StudyRecord, table: Table, row: Row, *, scores: pd.DataFrame) -> dict[str, str]:
     """Return word error rates of one row for machines; "" where the paper or we have no figure."""
     means = scores[(scores["run"] == row.run) & (scores["seed"] == MEAN)].set_index("part")
-    printed: dict[str, float] = {}
-    if row.printed is not None:
-        printed = dict(zip(study.printed["columns"], printed_row(study.printed, table, row.printed), strict=True))
+    printed = {} if row.printed is None else printed_row(study.printed, table, row.printed)
     cells = {"row": row.label, "run": row.run or "", "printed_row": row.printed or ""}
-    for part, column in _shown_parts(study):
+    for part, column in _shown_parts(study, table):
         name = column or part
         if column:
             cells[f"{name}_printed"] = _printed(printed.get(column))
@@ -158,16 +192,22 @@ def _training_cells(study: StudyRecord, row: Row, *, trainings: dict[tuple[str, 
     return cells
 
 
-def _shown_cells(row: dict[str, str], shown: list[tuple[str, str]]) -> Iterator[str]:
+def _shown_cells(study: StudyRecord, table: Table, row: dict[str, str], shown: list[tuple[str, str]]) -> Iterator[str]:
+    if "group" in row:
+        yield row["group"]
     yield row["row"]
     for part, column in shown:
         if column:
             yield row[f"{column}_printed"]
         wer, low, high = (row[f"{column or part}_{figure}"] for figure in ("wer", "low", "high"))
         yield with_interval(wer, low, high)
+    if table.latency:
+        yield from shown_latency(study, row)
     if "rtf" in row:
         yield row["rtf_printed"]
         yield significant(float(row["rtf"] or "nan"))
+    if table.cost:
+        yield from shown_costs(row)
     yield row["hours"]
     yield magnitude(row["parameters"])
     yield from (row[name] for name in ("steps", "effective_batch", "seeds"))
@@ -202,12 +242,12 @@ def _same(values: Iterator[str]) -> str:
     return f"{distinct[0]}–{distinct[-1]}" if len(distinct) > 1 else "".join(distinct)
 
 
-def _caption(study: StudyRecord, scores: pd.DataFrame) -> str:
+def _caption(study: StudyRecord, table: Table, scores: pd.DataFrame) -> str:
     sizes = scores.drop_duplicates("part").set_index("part")
     words = [
         f"{part} {plural(sizes.loc[part, 'words'], 'word')} by {plural(sizes.loc[part, 'speakers'], 'speaker')}"
-        for part, _ in _shown_parts(study)
-        if part in sizes.index
+        for part, _ in _shown_parts(study, table)
+        if part in sizes.index and part != MEAN
     ]
     return (
         f"Word error rate in percent, no external language model{_fusion(study)}. Paper: as printed in arXiv "
@@ -227,12 +267,19 @@ def _notes(study: StudyRecord, table: Table, scores: pd.DataFrame, *, timed: boo
     what = "the mean over seeds and, in brackets, its" if several else "one training seed and, in brackets, the"
     scope = "speakers and seeds" if several else "test speakers; it does not cover other training seeds"
     notes = [f"Ours: {what} {confidence} bootstrap interval over {scope}."]
-    speakers = scores[scores["part"].isin([part for part, _ in _shown_parts(study)])]["speakers"].astype(int)
+    speakers = scores[scores["part"].isin([part for part, _ in _shown_parts(study, table)])]["speakers"].astype(int)
     if speakers.min() == 1:
         notes.append(f"n/a: {ONE_SPEAKER}.")
     elif speakers.min() < FEW_SPEAKERS:
         notes.append(f"A part with fewer than {FEW_SPEAKERS} speakers has an interval that is somewhat too short.")
     notes.append("Paper and ours differ in corpus and size at most scales: compare the order of rows, not the figures.")
+    if table.mean:
+        notes.append(
+            f"Mean: of the word error rates on {', '.join(mean_parts(study))}. Its interval draws the speakers of each "
+            "part by themselves."
+        )
+    if table.cost:
+        notes.append(COST_NOTE)
     if timed:
         notes.append(
             "RTF: seconds of computing by second of speech, ours from features to text on all test parts. Ours are "

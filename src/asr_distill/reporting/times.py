@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,19 +15,10 @@ from asr_distill.experiment import StudyRecord
 from asr_distill.reporting import style
 from asr_distill.reporting.captions import captions_text, speed_caption, times_captions
 from asr_distill.reporting.grid import Column, Grid, run_name, write_grid
-from asr_distill.reporting.inputs import read_scores, read_trainings, run_seeds
+from asr_distill.reporting.inputs import read_benchmark, read_scores, read_trainings, run_seeds
 from asr_distill.reporting.real_time import real_time_frame, real_time_grid
 from asr_distill.reporting.trade_off import trade_off_figure
 from asr_distill.scoring.word_errors import read_references
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Benchmark:
-    """What Snakemake measured of one job; NaN where it could not."""
-
-    seconds: float
-    megabytes: float
-    """Peak resident memory."""
 
 
 def write_times(study: Path, *, references: Mapping[str, Path], runs: Path, scores: Path, output: Path) -> None:
@@ -45,8 +35,8 @@ def write_times(study: Path, *, references: Mapping[str, Path], runs: Path, scor
         output: folder of the tables and figures.
     """
     record = StudyRecord.read(study)
-    speech = float(read_references(references)["duration"].sum())
-    frame = times_frame(record, runs=runs, speech_seconds=speech)
+    speech = read_references(references).groupby("part")["duration"].sum()
+    frame = times_frame(record, runs=runs, speech_seconds=speech.to_dict())
     write_grid(times_grid(record, frame), folder=output)
     frame.round(4).to_csv(output / "times.csv", index=False, lineterminator="\n")
     with style.house_style():
@@ -61,8 +51,14 @@ def write_times(study: Path, *, references: Mapping[str, Path], runs: Path, scor
         (output / f"{name}.md").write_text(captions_text({name: caption}), encoding="utf-8")
 
 
-def times_frame(study: StudyRecord, *, runs: Path, speech_seconds: float) -> pd.DataFrame:
-    """Return one row per run and seed: device, seconds and megabytes of training and decoding, real-time factor."""
+def times_frame(study: StudyRecord, *, runs: Path, speech_seconds: Mapping[str, float]) -> pd.DataFrame:
+    """Return one row per run and seed: device, seconds and megabytes of training and decoding, real-time factor.
+
+    Args:
+        study: the study.
+        runs: folder that holds <run>/seed<seed>/training.json and, if measured, train.tsv and decode.tsv.
+        speech_seconds: length of every part that is decoded.
+    """
     trainings = read_trainings(study, runs=runs)
     rows = []
     for run, seed in run_seeds(study):
@@ -72,7 +68,8 @@ def times_frame(study: StudyRecord, *, runs: Path, speech_seconds: float) -> pd.
         row |= {"loop_seconds": trainings[run, seed].seconds}
         row |= {"train_seconds": train.seconds, "train_megabytes": train.megabytes}
         row |= {"decode_seconds": decode.seconds, "decode_megabytes": decode.megabytes}
-        row["real_time_factor"] = decode.seconds / speech_seconds if speech_seconds else math.nan
+        speech = sum(speech_seconds[part] for part in study.scored(run))
+        row["real_time_factor"] = decode.seconds / speech if speech else math.nan
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -130,17 +127,6 @@ def speed_figure(frame: pd.DataFrame) -> Figure:
     axes[0].set_yticks(places, [run_name(run) for run in means.index])
     axes[0].invert_yaxis()
     return figure
-
-
-def read_benchmark(path: Path) -> Benchmark:
-    """Read one of Snakemake's benchmark files: the last row; NaN for what is missing or was not measured."""
-    if not path.is_file():
-        return Benchmark(seconds=math.nan, megabytes=math.nan)
-    rows = pd.read_csv(path, sep="\t", na_values=["-", "NA", ""])
-    if rows.empty or not {"s", "max_rss"} <= set(rows):
-        raise ValueError(f"{path}: is no benchmark file of Snakemake: it lacks the columns s and max_rss; delete it")
-    last = rows.iloc[-1]
-    return Benchmark(seconds=float(last["s"]), megabytes=float(last["max_rss"]))
 
 
 def _shown(value: float, *, decimals: int) -> str:

@@ -29,7 +29,7 @@ from asr_distill.text.normalise import normalise
 
 COLUMNS = ["part", "id", "speaker", "place", "word", "latency"]
 PERCENTILE = 90
-ONE_SPEAKER = "one speaker only: how the latency varies between speakers cannot be estimated"
+ONE_SPEAKER = "one speaker only has words that are right: how the latency varies between speakers cannot be estimated"
 NO_WORD = "no word is right, so none has a latency"
 
 
@@ -124,7 +124,8 @@ def latency_summary(
     seconds, seed, speaker = seconds[order], seed[order], speaker[order]
     values = _mean_and_percentile(seconds, np.ones(len(seconds), dtype=np.int64))
     bounds = [(math.nan, math.nan)] * 2
-    reason = NO_WORD if not len(seconds) else ONE_SPEAKER if len(speakers) == 1 else ""
+    heard = len(np.unique(speaker))
+    reason = NO_WORD if not heard else ONE_SPEAKER if heard == 1 else ""
     if not reason:
         draws = zip(*(_multiplicities(len(names), rng, replicates) for names in (seeds, speakers)), strict=True)
         drawn = [_mean_and_percentile(seconds, seed_counts[seed] * counts[speaker]) for seed_counts, counts in draws]

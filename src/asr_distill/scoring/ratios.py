@@ -26,6 +26,10 @@ class RatioInterval:
     high: float
     runs: int
     """How many different runs were measured."""
+    error: float = math.nan
+    """Standard error of the ratio's logarithm."""
+    degrees: int = 0
+    """Degrees of freedom of that error."""
     reason: str = ""
 
 
@@ -50,12 +54,27 @@ def ratio_interval(ratios: Sequence[float], *, runs: int, confidence: float = 0.
         reason = f"{counted} measured, and an interval needs {FEWEST_RUNS}"
         return RatioInterval(ratio=math.exp(mean), low=math.nan, high=math.nan, runs=runs, reason=reason)
     error = float(logs.std(ddof=1)) / math.sqrt(len(logs))
-    width = t_quantile(confidence, degrees=len(logs) - 1) * error
-    return RatioInterval(ratio=math.exp(mean), low=math.exp(mean - width), high=math.exp(mean + width), runs=runs)
+    degrees = len(logs) - 1
+    width = t_quantile(confidence, degrees=degrees) * error
+    low, high = math.exp(mean - width), math.exp(mean + width)
+    return RatioInterval(ratio=math.exp(mean), low=low, high=high, runs=runs, error=error, degrees=degrees)
 
 
 def t_quantile(confidence: float, *, degrees: int) -> float:
-    """Return t with P(|T| < t) = confidence for Student's t with so many degrees of freedom, to seven digits.
+    """Return t with P(|T| < t) = confidence for Student's t with so many degrees of freedom, to seven digits."""
+    angles, mass = _t_distribution(degrees)
+    return math.sqrt(degrees) * math.tan(float(np.interp(confidence, mass, angles)))
+
+
+def t_tail(t: float, *, degrees: int) -> float:
+    """Return P(T > t) for Student's t with so many degrees of freedom, to seven decimals; t may be infinite."""
+    angles, mass = _t_distribution(degrees)
+    within = float(np.interp(math.atan(abs(t) / math.sqrt(degrees)), angles, mass))
+    return (1 - within) / 2 if t > 0 else (1 + within) / 2
+
+
+def _t_distribution(degrees: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return angles and P(|T| < sqrt(degrees) tan(angle)).
 
     With t = sqrt(degrees) tan(angle) the density is proportional to cos(angle) ** (degrees - 1) between 0 and pi / 2,
     which is summed by the trapezium rule.
@@ -63,4 +82,4 @@ def t_quantile(confidence: float, *, degrees: int) -> float:
     angles = np.linspace(0, math.pi / 2, 100_001)
     density = np.cos(angles) ** (degrees - 1)
     mass = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    return math.sqrt(degrees) * math.tan(float(np.interp(confidence, mass / mass[-1], angles)))
+    return angles, mass / mass[-1]

@@ -13,21 +13,25 @@ What is resampled, and why:
 * *n - 1 of n* speakers, and n - 1 of n seeds, are drawn: drawing n would give a variance too small by (n - 1) / n,
   which matters with three seeds or ten speakers (Rao & Wu 1988).
 
-Percentile intervals: they follow the skew of a ratio such as WER, need no variance estimate within a replicate, and
-come from the same replicates as the p-value, so the two cannot contradict each other. BCa would estimate its
-acceleration from the same handful of speakers. With fewer than about ten speakers they are still somewhat too short.
+Percentile intervals: they follow the skew of a ratio such as WER and need no variance estimate within a replicate. BCa
+would estimate its acceleration from the same handful of speakers. With fewer than about ten speakers they are still
+somewhat too short. The bounds are order statistics, the (R + 1) tail-th of R replicates from either end, and the
+p-value of "the difference is b or more" is (1 + replicates at b or above) / (R + 1) (Davison & Hinkley 1997, secs. 4.4
+and 5.3): it is at most the tail exactly where the bound excludes b, so that the two cannot contradict each other.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 ONE_SPEAKER = "one speaker only: how the word error rate varies between speakers cannot be estimated"
+SHARED_SPEAKERS = "parts share speakers: how their mean varies between speakers is not estimated"
 FEW_SPEAKERS = 10
 """With fewer, percentile intervals are noticeably too short."""
 
@@ -58,15 +62,26 @@ class Difference:
     high: float
     relative: float
     """(left - right) / right."""
-    p_value: float
-    """Two-sided; of the hypothesis that the word error rates are equal."""
+    relative_low: float
+    relative_high: float
     confidence: float
+    """Coverage of both intervals."""
     replicates: int
     speakers: int
     words: int
     seeds: int
+    resampled: NDArray[np.float64] = dataclasses.field(repr=False, compare=False)
+    """(R,): the difference in each resampled test set; none where the interval is NaN."""
     reason: str = ""
     """Why the interval is NaN."""
+
+    def p_below(self, bound: float) -> float:
+        """Return the one-sided p-value of a difference of `bound` or more: small where it lies below."""
+        return (int((self.resampled >= bound).sum()) + 1) / (len(self.resampled) + 1)
+
+    def p_above(self, bound: float) -> float:
+        """Return the one-sided p-value of a difference of `bound` or less: small where it lies above."""
+        return (int((self.resampled <= bound).sum()) + 1) / (len(self.resampled) + 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,6 +123,40 @@ def wer_interval(
     return WerInterval(wer=system.wer, low=low, high=high)
 
 
+def mean_wer_interval(
+    parts: Sequence[pd.DataFrame], *, rng: np.random.Generator, replicates: int = 2000, confidence: float = 0.95
+) -> WerInterval:
+    """Return the mean over parts of the word error rates of one system, with its interval.
+
+    Speakers are drawn in each part by themselves, because no speaker is in two; seeds once for all parts, because the
+    same training runs were scored on each.
+
+    Args:
+        parts: utterances of each part, as for `wer_interval`, of the same seeds.
+        rng: source of the resampling.
+        replicates: number of resampled test sets.
+        confidence: coverage of the interval.
+
+    Raises:
+        ValueError: when a part has no reference words, or the parts were scored with different seeds.
+    """
+    systems = [sum_by_speaker(part) for part in parts]
+    if len({system.seeds for system in systems}) > 1:
+        raise ValueError("a mean over parts needs the same seeds on all of them; decode every seed on the same parts")
+    wer = float(np.mean([system.wer for system in systems]))
+    speakers = [speaker for system in systems for speaker in system.speakers]
+    reason = ONE_SPEAKER if min(len(system.speakers) for system in systems) < 2 else ""
+    if len(set(speakers)) < len(speakers):
+        reason = SHARED_SPEAKERS
+    if reason:
+        return WerInterval(wer=wer, low=math.nan, high=math.nan, reason=reason)
+    seeds = _multiplicities(len(systems[0].seeds), rng, replicates)
+    drawn = [(system, _multiplicities(len(system.speakers), rng, replicates)) for system in systems]
+    means = np.mean([_resampled_wer(system, draws=(seeds, speakers)) for system, speakers in drawn], axis=0)
+    low, high = _percentiles(means, confidence=confidence)
+    return WerInterval(wer=wer, low=low, high=high)
+
+
 def wer_difference(
     left: pd.DataFrame,
     right: pd.DataFrame,
@@ -131,22 +180,27 @@ def wer_difference(
     ours, theirs = sum_by_speaker(left), sum_by_speaker(right)
     _check_pair(ours, theirs)
     draws = _draw(ours, rng=rng, replicates=replicates)
-    differences = _resampled_wer(ours, draws=draws) - _resampled_wer(theirs, draws=draws)
-    low, high = _percentiles(differences, confidence=confidence)
+    rates, base = (_resampled_wer(system, draws=draws) for system in (ours, theirs))
+    ratios = np.divide(rates, base, out=np.full(len(base), np.nan), where=base > 0)
     alone = len(ours.speakers) == 1
+    undefined = (math.nan, math.nan)
+    low, high = undefined if alone else _percentiles(rates - base, confidence=confidence)
+    relative_low, relative_high = undefined if alone else _percentiles(ratios - 1, confidence=confidence)
     return Difference(
         left=ours.wer,
         right=theirs.wer,
         difference=ours.wer - theirs.wer,
-        low=math.nan if alone else low,
-        high=math.nan if alone else high,
+        low=low,
+        high=high,
         relative=(ours.wer - theirs.wer) / theirs.wer if theirs.wer else math.nan,
-        p_value=math.nan if alone else _two_sided_p(differences),
+        relative_low=relative_low,
+        relative_high=relative_high,
         confidence=confidence,
         replicates=replicates,
         speakers=len(ours.speakers),
         words=int(ours.words.sum()),
         seeds=len(ours.seeds),
+        resampled=(rates - base)[np.isfinite(rates) & (not alone)],
         reason=ONE_SPEAKER if alone else "",
     )
 
@@ -187,16 +241,14 @@ def _resampled_wer(system: SpeakerErrors, *, draws: Draws) -> NDArray[np.float64
 
 
 def _percentiles(values: NDArray[np.float64], *, confidence: float) -> tuple[float, float]:
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(values[np.isfinite(values)], [tail, 1 - tail])
-    return float(low), float(high)
-
-
-def _two_sided_p(differences: NDArray[np.float64]) -> float:
-    """Return twice the smaller share of replicates on one side of zero, counting the observed sample as one more."""
-    finite = differences[np.isfinite(differences)]
-    smaller = min(int((finite <= 0).sum()), int((finite >= 0).sum()))
-    return min(1.0, 2 * (smaller + 1) / (len(finite) + 1))
+    """Return the bounds of a percentile interval; NaN where no value is finite."""
+    finite = np.sort(values[np.isfinite(values)])
+    if not len(finite):
+        return math.nan, math.nan
+    # rounded, because 0.05 is a little more than 1 - 0.95
+    beyond = math.floor(round((1 - confidence) / 2 * (len(finite) + 1), 6)) - 1
+    beyond = max(beyond, 0)  # with too few replicates for the level: their range
+    return float(finite[beyond]), float(finite[-1 - beyond])
 
 
 def _check_pair(left: SpeakerErrors, right: SpeakerErrors) -> None:

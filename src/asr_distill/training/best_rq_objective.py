@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from asr_distill.models.best_rq import BestRQ, SpanMasking, mask_spans
+from asr_distill.experiment import SpanMasking
+from asr_distill.models.best_rq import BestRQ, mask_spans
 from asr_distill.training.objective import Batch
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
 
 import torch
@@ -21,6 +20,7 @@ from asr_distill.experiment import RunRecord
 from asr_distill.features.reading import FeatureReader, original_id, read_cuts
 from asr_distill.text.tokenizer import Tokenizer
 from asr_distill.training.objective import Batch
+from asr_distill.training.pseudo_labels import read_pseudo_labels
 
 log = logging.getLogger(__name__)
 
@@ -68,11 +68,20 @@ class LatticeConstraint(SamplingConstraint):
 
 
 class TrainingData:
-    """All utterances of a run with their token ids, in batches, epoch after epoch, the same order for the same seed."""
+    """All utterances of a run with their token ids, in batches, epoch after epoch, the same order for the same seed.
+
+    They are one shuffled pool; for a run with a `labelled_share` two, of which every batch takes that share of labelled
+    utterances, and an epoch is one pass over the unlabelled ones.
+
+    Raises:
+        ValueError: when one of two pools is smaller than what a batch takes of it.
+    """
 
     def __init__(self, cuts: CutSet, *, run: RunRecord):
         self.cuts, self.run = cuts, run
         self.reader = FeatureReader(cuts, cache_hours=run.features.cache_hours)
+        mixed = run.run.recogniser == "transducer" and run.run.labelled_share is not None
+        self.pools = _pools(cuts, run=run) if mixed else None
 
     def transcripts(self) -> dict[str, Sequence[int]]:
         """Return the token ids of every utterance, by its id; copies at other speeds have the same."""
@@ -81,14 +90,41 @@ class TrainingData:
     def batches(self, *, epoch: int = 0, position: int = 0) -> Iterator[tuple[Batch, int, int]]:
         """Yield batches for ever from a position on, each with the epoch and position of the one that follows it."""
         while True:
-            for cuts in islice(self._bounded(self._sampler(epoch)), position, None):
+            for cuts in islice(self._bounded(self._drawn(epoch)), position, None):
                 position += 1
                 yield self._collate(cuts), epoch, position
             epoch, position = epoch + 1, 0
 
-    def _bounded(self, batches: Iterable[CutSet]) -> Iterator[list[Cut]]:
+    def _drawn(self, epoch: int) -> Iterator[Sequence[Cut]]:
+        """Yield the batches of an epoch, not yet bounded."""
+        if self.pools is not None:
+            return self._mixed(epoch, *self.pools)
+        return iter(self._sampler(self.cuts, utterances=self.run.phase.batch_utterances, epoch=epoch))
+
+    def _mixed(self, epoch: int, labelled: CutSet, unlabelled: CutSet) -> Iterator[list[Cut]]:
+        """Yield the batches of an epoch over unlabelled speech, each with its share of labelled utterances."""
+        batch = self.run.phase.batch_utterances
+        rest = batch - self.run.run.labelled_utterances(batch)
+        before = epoch * _beside(len(unlabelled), rest, batch=batch)
+        others = self._repeated(labelled, utterances=batch - rest, start=before)
+        heard = 0
+        for cuts in self._sampler(unlabelled, utterances=rest, epoch=epoch):
+            wanted = _beside(heard + len(cuts), rest, batch=batch) - _beside(heard, rest, batch=batch)
+            yield _interleaved(list(islice(others, wanted)), list(cuts))
+            heard += len(cuts)
+
+    def _repeated(self, cuts: CutSet, *, utterances: int, start: int) -> Iterator[Cut]:
+        """Yield utterances for ever from number `start` on, some of similar length together.
+
+        One order goes on through all epochs, pass after pass, so that all are heard equally often.
+        """
+        first, skipped = divmod(start, len(cuts))
+        passes = (self._sampler(cuts, utterances=utterances, epoch=number) for number in count(first))
+        return islice(chain.from_iterable(chain.from_iterable(passes)), skipped, None)
+
+    def _bounded(self, batches: Iterable[Sequence[Cut]]) -> Iterator[list[Cut]]:
         """Yield the sampler's batches, split where their last utterance makes them too large: Lhotse keeps it."""
-        constraint = self._constraint()
+        constraint = self._constraint(utterances=self.run.phase.batch_utterances)
         for cuts in batches:
             batch: list[Cut] = []
             constraint.reset()
@@ -102,18 +138,20 @@ class TrainingData:
                 batch.append(cut)
             yield batch
 
-    def _constraint(self) -> LatticeConstraint:
+    def _constraint(self, *, utterances: int) -> LatticeConstraint:
+        """Return the bounds of so many utterances, with their share of the nodes of a whole batch."""
         phase, stack = self.run.phase, self.run.model.encoder.stack
-        return LatticeConstraint(max_utterances=phase.batch_utterances, max_nodes=phase.batch_nodes, stack=stack)
+        nodes = phase.batch_nodes * utterances // phase.batch_utterances
+        return LatticeConstraint(max_utterances=utterances, max_nodes=nodes, stack=stack)
 
-    def _sampler(self, epoch: int) -> DynamicBucketingSampler:
-        phase = self.run.phase
+    def _sampler(self, cuts: CutSet, *, utterances: int, epoch: int) -> DynamicBucketingSampler:
+        """Return batches of at most so many utterances of similar length, each utterance once."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "You are using DynamicBucketingSampler with an eagerly read CutSet")
             sampler = DynamicBucketingSampler(
-                self.cuts,
-                constraint=self._constraint(),
-                num_buckets=max(2, min(NUM_BUCKETS, len(self.cuts) // (2 * phase.batch_utterances))),
+                cuts,
+                constraint=self._constraint(utterances=utterances),
+                num_buckets=max(2, min(NUM_BUCKETS, len(cuts) // (2 * utterances))),
                 shuffle=True,
                 seed=self.run.seed,
                 buffer_size=BUFFER,
@@ -136,31 +174,31 @@ class TrainingData:
 
 
 def load_training_data(
-    run: RunRecord, *, corpus: Path, tokenizer: Tokenizer, pseudo_labels: Sequence[Path]
+    run: RunRecord, *, corpus: Path, tokenizer: Tokenizer | None, pseudo_labels: Sequence[Path]
 ) -> TrainingData:
     """Load the run's parts from the prepared corpus and give every utterance its tokens.
+
+    Without a tokenizer all speech is loaded, whether it has a transcript or not, and no utterance has any token.
 
     Raises:
         ValueError: when nothing is left to train on, or the batch is larger than the data.
     """
-    transcripts = read_pseudo_labels(pseudo_labels)
-    cuts = [*_labelled(run, corpus=corpus), *_unlabelled(run, corpus=corpus, transcripts=transcripts)]
+    choice = run.run.pseudo_labels if run.run.recogniser == "transducer" else None
+    transcripts = read_pseudo_labels(pseudo_labels, choice=choice, where=f"{run.name}: pseudo_labels")
+    if tokenizer is None:
+        cuts = [(cut, "") for cut in read_cuts(corpus / part for part in (*run.labelled, *run.unlabelled))]
+    else:
+        cuts = [*_labelled(run, corpus=corpus), *_unlabelled(run, corpus=corpus, transcripts=transcripts)]
     if not cuts:
         raise ValueError(f"{run.name}: no utterance to train on: every pseudo-label was dropped; relax pseudo_labels")
     for cut, text in cuts:
-        cut.custom = (cut.custom or {}) | {"tokens": tokenizer.encode(text)}
+        cut.custom = (cut.custom or {}) | {"tokens": tokenizer.encode(text) if tokenizer is not None else []}
     if len(cuts) < run.phase.batch_utterances:
         raise ValueError(
             f"phases.{run.run.phase}.batch_utterances: {run.phase.batch_utterances} is more than the {len(cuts)} "
             f"utterances of {run.name}; write at most {len(cuts)}"
         )
     return TrainingData(CutSet.from_cuts(cut for cut, _ in cuts), run=run)
-
-
-def read_pseudo_labels(paths: Sequence[Path]) -> dict[str, str]:
-    """Return the transcripts that were kept, by utterance id."""
-    lines = [json.loads(line) for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
-    return {line["id"]: line["text"] for line in lines if line["kept"]}
 
 
 def encoder_frames(cut: Cut, *, stack: int) -> int:
@@ -173,8 +211,40 @@ def hours_by_part(run: RunRecord, *, data: TrainingData) -> tuple[float, float]:
     hours = {True: 0.0, False: 0.0}
     for cut in data.cuts:
         if original_id(cut) == cut.id:
-            hours[bool(cut.supervisions[0].text)] += cut.duration / 3600
+            hours[_is_labelled(cut)] += cut.duration / 3600
     return hours[True], hours[False]
+
+
+def _is_labelled(cut: Cut) -> bool:
+    """Return whether there is a human transcript."""
+    return bool(cut.supervisions[0].text)
+
+
+def _pools(cuts: CutSet, *, run: RunRecord) -> tuple[CutSet, CutSet]:
+    """Return labelled and unlabelled utterances, copies at other speeds included, that batches are mixed from."""
+    batch = run.phase.batch_utterances
+    share = run.run.labelled_utterances(batch)
+    pools = []
+    for kind, of_batch in (("labelled", share), ("unlabelled", batch - share)):
+        pool = [cut for cut in cuts if _is_labelled(cut) == (kind == "labelled")]
+        if len(pool) < max(2, of_batch):
+            raise ValueError(
+                f"{run.name}: labelled_share: every batch takes {of_batch} {kind} utterances, but there are "
+                f"{len(pool)}; write another share or smaller phases.{run.run.phase}.batch_utterances"
+            )
+        pools.append(CutSet.from_cuts(pool))
+    return pools[0], pools[1]
+
+
+def _beside(unlabelled: int, rest: int, *, batch: int) -> int:
+    """Return how many labelled utterances go with unlabelled ones, of which a batch has `rest`; rounded half up."""
+    return (2 * unlabelled * (batch - rest) + rest) // (2 * rest)
+
+
+def _interleaved(some: Sequence[Cut], others: Sequence[Cut]) -> list[Cut]:
+    """Return utterances of two kinds, evenly spread, so that every piece of the batch holds about the same share."""
+    placed = [((place + 0.5) / len(cuts), cut) for cuts in (some, others) for place, cut in enumerate(cuts)]
+    return [cut for _, cut in sorted(placed, key=lambda pair: pair[0])]
 
 
 def _labelled(run: RunRecord, *, corpus: Path) -> Iterator[tuple[Cut, str]]:
@@ -185,6 +255,7 @@ def _labelled(run: RunRecord, *, corpus: Path) -> Iterator[tuple[Cut, str]]:
 def _unlabelled(run: RunRecord, *, corpus: Path, transcripts: Mapping[str, str]) -> Iterator[tuple[Cut, str]]:
     dropped = 0
     for cut in read_cuts(corpus / part for part in run.unlabelled):
+        cut.supervisions[0].text = None  # of labelled speech that is heard without its transcripts
         text = transcripts.get(original_id(cut))
         if text is None:
             dropped += 1

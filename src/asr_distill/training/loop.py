@@ -22,17 +22,16 @@ from asr_distill.devices import device_name
 from asr_distill.experiment import RunRecord
 from asr_distill.files import replacing, write_json
 from asr_distill.losses.checks import NonFiniteError
+from asr_distill.models.best_rq import BestRQ
+from asr_distill.models.best_rq_storage import save_encoder
 from asr_distill.models.ctc import CTCModel
 from asr_distill.models.ctc_storage import save_ctc, save_decoder
 from asr_distill.models.storage import save_model
-from asr_distill.models.transducer import Transducer
 from asr_distill.progress import Progress
 from asr_distill.text.tokenizer import Tokenizer
-from asr_distill.training.build import build_objective
+from asr_distill.training.build import AnyModel, AnyObjective, build_objective
 from asr_distill.training.checkpoints import Checkpoints
-from asr_distill.training.ctc_objective import CTCObjective
 from asr_distill.training.data import TrainingData, hours_by_part, load_training_data
-from asr_distill.training.objective import Objective
 from asr_distill.training.optimisation import RelativeClip, learning_rate, make_optimizer
 
 log = logging.getLogger(__name__)
@@ -51,13 +50,16 @@ class TrainingPaths:
 
     corpus: Path
     """Folder of the prepared parts."""
-    tokenizer: Path
+    tokenizer: Path | None
+    """Pre-training of an encoder needs none."""
     teacher: Path | None
+    initial: Path | None = None
+    """A pre-trained encoder or a transducer, from whose encoder that of the run starts."""
     soft_labels: Path | None = None
     """BERT's, for runs that learn from them."""
     pseudo_labels: Sequence[Path]
     output: Path
-    """Folder for model.safetensors, curve.csv, training.json and, until the end, state/."""
+    """Folder for model.safetensors or encoder.safetensors, curve.csv, training.json and, until the end, state/."""
 
 
 @dataclass
@@ -82,7 +84,7 @@ def train(run: RunRecord, *, paths: TrainingPaths) -> None:
     """
     torch.set_float32_matmul_precision(run.phase.matmul_precision)
     fabric = lightning_fabric.Fabric(accelerator="auto", devices=1, precision=run.phase.precision)
-    tokenizer = Tokenizer.load(paths.tokenizer)
+    tokenizer = _tokenizer(run, paths=paths)
     data = load_training_data(run, corpus=paths.corpus, tokenizer=tokenizer, pseudo_labels=paths.pseudo_labels)
     objective = build_objective(
         run, paths=paths, tokenizer=tokenizer, transcripts=data.transcripts(), device=fabric.device
@@ -101,9 +103,9 @@ class Trainer:
         *,
         paths: TrainingPaths,
         fabric: lightning_fabric.Fabric,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | None,
         data: TrainingData,
-        objective: Objective | CTCObjective,
+        objective: AnyObjective,
     ):
         self.run, self.paths, self.fabric, self.tokenizer, self.data = run, paths, fabric, tokenizer, data
         self.model = objective.student
@@ -152,7 +154,7 @@ class Trainer:
         with replacing(output / "curve.csv") as temporary:
             pd.DataFrame(self.position.curve, columns=columns).to_csv(temporary, index=False)
         write_json(output / "training.json", self._summary())
-        _save_models(self.average.module, output, tokenizer=self.tokenizer.fingerprint)
+        _save_models(self.average.module, output, tokenizer=self.tokenizer)
         self.checkpoints.remove()
 
     def _step(self, batch: Any) -> float:
@@ -186,10 +188,11 @@ class Trainer:
         return self.run.phase.ctc_warmup_share * self.run.phase.steps
 
     def _record(self, loss: float) -> None:
-        """Add to the learning curve, with the dev WER where it is due."""
+        """Add to the learning curve, with the dev WER where it is due; a pre-trained encoder has none."""
         step, phase = self.position.step, self.run.phase
-        due = step > self._ctc_steps() and (step % phase.dev_every == 0 or step == phase.steps)
-        if not due and step % CURVE_EVERY:
+        last = step == phase.steps
+        due = bool(self.run.dev) and step > self._ctc_steps() and (step % phase.dev_every == 0 or last)
+        if not due and not last and step % CURVE_EVERY:
             return
         row = {
             "step": step,
@@ -255,31 +258,43 @@ class Trainer:
         }
 
 
+def _tokenizer(run: RunRecord, *, paths: TrainingPaths) -> Tokenizer | None:
+    """Return the tokens of a recogniser; pre-training of an encoder has none."""
+    if run.run.recogniser == "best_rq":
+        return None
+    if paths.tokenizer is None:
+        raise ValueError(f"{run.name}: learns transcripts, which takes tokens; give --tokenizer")
+    return Tokenizer.load(paths.tokenizer)
+
+
 def _learnt_from(run: RunRecord) -> dict[str, str | None]:
-    """Return what the run learnt, and from whom."""
+    """Return what the run learnt, from whom, and where it started."""
     if run.run.recogniser == "ctc":
         return {"targets": run.run.targets, "teacher": "BERT" if run.run.from_bert else None}
-    return {"targets": run.run.targets, "teacher": run.run.teacher}
+    initial = run.run.initial if run.run.recogniser == "transducer" else None
+    return {"targets": run.run.targets, "teacher": run.run.teacher, "initial": initial}
 
 
-def _save_models(model: Transducer | CTCModel, output: Path, *, tokenizer: str) -> None:
-    """Write what decoding needs, and a CTC recogniser's attention decoder, to be looked at, beside it."""
-    if isinstance(model, Transducer):
-        save_model(model, output / "model.safetensors", tokenizer=tokenizer)
-        return
-    if model.decoder is not None:
-        save_decoder(model.decoder, output / "decoder.safetensors", tokenizer=tokenizer)
-    save_ctc(model, output / "model.safetensors", tokenizer=tokenizer)
+def _save_models(model: AnyModel, output: Path, *, tokenizer: Tokenizer | None) -> None:
+    """Write what is needed of the model later; of a CTC recogniser also its attention decoder, to be looked at."""
+    if isinstance(model, BestRQ):
+        save_encoder(model, output / "encoder.safetensors")
+    elif isinstance(model, CTCModel):
+        if model.decoder is not None:
+            save_decoder(model.decoder, output / "decoder.safetensors", tokenizer=tokenizer.fingerprint)
+        save_ctc(model, output / "model.safetensors", tokenizer=tokenizer.fingerprint)
+    else:
+        save_model(model, output / "model.safetensors", tokenizer=tokenizer.fingerprint)
 
 
 def _fingerprint(run: RunRecord, *, paths: TrainingPaths) -> str:
-    """Return what a checkpoint depends on: the resolved run, tokens, teacher and pseudo-labels."""
+    """Return what a checkpoint depends on: the resolved run, tokens, teacher, first encoder and pseudo-labels."""
     digest = hashlib.sha256(run.to_yaml().encode())
-    for path in (paths.tokenizer, paths.teacher, paths.soft_labels, *paths.pseudo_labels):
+    for path in (paths.tokenizer, paths.teacher, paths.initial, paths.soft_labels, *paths.pseudo_labels):
         if path is not None:
             with path.open("rb") as file:  # soft labels may take gigabytes
                 digest.update(hashlib.file_digest(file, "sha256").digest())
-    for part in (*run.labelled, *run.unlabelled):
+    for part in (*run.labelled, *run.unlabelled, *run.normalised_by):
         digest.update((paths.corpus / part / "statistics.json").read_bytes())
     return digest.hexdigest()
 

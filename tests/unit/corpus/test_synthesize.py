@@ -85,6 +85,15 @@ def test_a_part_added_at_the_end_leaves_the_others_as_they_are(corpus, tmp_path)
     assert before.items() <= after.items()
 
 
+def test_parts_spoken_on_their_own_are_what_they_are_among_all(corpus, tmp_path):
+    synthesize(PARTS, folder=tmp_path / "some", seed=1, spoken=["dev-other", "test-clean"])
+    some, whole = contents(tmp_path / "some"), contents(corpus)
+    del some["LibriSpeech/SPEAKERS.TXT"]
+    assert some == {name: data for name, data in whole.items() if name.split("/")[1] in ("dev-other", "test-clean")}
+    rows = speakers_table(tmp_path / "some")
+    assert rows == [row for row in speakers_table(corpus) if row[2] in ("dev-other", "test-clean")]
+
+
 def test_lhotse_reads_the_labelled_parts(corpus):
     for part in ("train-clean-5", "dev-other"):
         manifests = prepare_librispeech(corpus / "LibriSpeech", dataset_parts=part)[part]

@@ -6,9 +6,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from asr_distill.experiment import EncoderSize, ModelSize
-from asr_distill.models.best_rq import BestRQ, RandomProjectionQuantizer, SpanMasking, mask_spans
+from asr_distill.experiment import CTCSize, EncoderSize, ModelSize, SpanMasking
+from asr_distill.models.best_rq import BestRQ, RandomProjectionQuantizer, mask_spans
 from asr_distill.models.best_rq_storage import load_encoder, save_encoder
+from asr_distill.models.ctc import CTCModel
+from asr_distill.models.ctc_storage import save_ctc
 from asr_distill.models.storage import save_model
 from asr_distill.models.tensor_files import read_tensors, write_tensors
 from asr_distill.models.transducer import Transducer
@@ -214,6 +216,20 @@ def test_a_recogniser_gets_encoder_and_statistics_from_a_file(tmp_path):
     assert not torch.equal(transducer().encode(inputs, lengths)[0], expected)
 
 
+@torch.inference_mode()
+def test_the_encoder_of_a_transducer_is_one_too(tmp_path):
+    path, model = tmp_path / "model.safetensors", transducer()
+    model.feature_mean.fill_(0.5)
+    save_model(model, path, tokenizer="abc")
+    tensors = load_encoder(path, size=size(dropout=0), mel_bins=BINS)
+    expected = {"feature_mean": model.feature_mean, "feature_deviation": model.feature_deviation}
+    expected |= {f"encoder.{name}": x for name, x in model.encoder.state_dict().items()}
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(x, expected[name]) for name, x in tensors.items())
+    with pytest.raises(ValueError, match=r"holds an encoder with dim 8 instead of 16; pre-train one"):
+        load_encoder(path, size=size(dim=16), mel_bins=BINS)
+
+
 def test_equal_encoders_are_equal_files(tmp_path):
     for name, seed in (("a", 0), ("b", 1)):  # the quantizer is no part of them
         save_encoder(make_model(quantizer_seed=seed), tmp_path / name)
@@ -244,8 +260,8 @@ def test_other_files_are_refused(tmp_path):
     refused(r"encoder\.safetensors: not readable as safetensors \(.+\); delete it and run again")
     save_file({"weight": torch.zeros(2)}, path, metadata={"format": "pt"})
     refused("has no model size in its metadata; it was not written by asr-distill")
-    save_model(transducer(), path, tokenizer="abc")
-    refused("holds a model of kind 'transducer' where 'encoder' is needed")
+    save_ctc(CTCModel(CTCSize(encoder=size()), vocabulary=7, mel_bins=BINS), path, tokenizer="abc")
+    refused("holds a model of kind 'ctc' where 'encoder' or 'transducer' is needed")
     save_encoder(make_model(), path)
     content = path.read_bytes()
     for kept in (len(content) - 1, 2000, 4, 0):

@@ -13,6 +13,9 @@ from asr_distill.experiment import CorpusRecord, StudyRecord, TokenizerRecord
 
 ERROR_RATES = {"teacher": 0.06, "supervised": 0.16, "hard": 0.12, "soft": 0.09, "mixed": 0.12}
 ERROR_RATES |= {"ctc": 0.16, "transcript": 0.14, "bert": 0.1, "bert_interctc": 0.08}
+ERROR_RATES |= {"weak_teacher": 0.2, "weak_hard": 0.22, "weak_soft": 0.14}
+ERROR_RATES |= {f"streaming_{name}": rate for name, rate in (("supervised", 0.2), ("hard", 0.16), ("soft", 0.3))}
+ERROR_RATES |= {f"streaming_{name}": rate for name, rate in (("shift_60", 0.2), ("shift_120", 0.05), ("sum", 0.17))}
 """Share of words that each run gets wrong on clean speech; twice as many on other speech."""
 PARTS = {"dev-clean": "dev", "dev-other": "dev", "test-clean": "test", "test-other": "test"}
 WORDS = [
@@ -77,7 +80,7 @@ def build_fake_study(
     *,
     seeds: tuple[int, ...] = (0,),
     speakers: int = 12,
-    utterances: int = 36,
+    utterances: int = 96,
     rng_seed: int = 0,
     record: StudyRecord | None = None,
 ) -> FakeStudy:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from asr_distill.scoring.ratios import ratio_interval, t_quantile
+from asr_distill.scoring.ratios import ratio_interval, t_quantile, t_tail
 
 # Student's t, two-sided, from printed tables (for example Abramowitz & Stegun 1964, table 26.10)
 TABLE = [
@@ -52,3 +52,10 @@ def test_two_runs_give_no_interval_however_many_seeds() -> None:
 def test_a_ratio_that_is_none(wrong: float) -> None:
     with pytest.raises(ValueError, match="not all are positive and finite; measure again"):
         ratio_interval([2.0, wrong, 3.0], runs=3)
+
+
+def test_tail_of_student_t() -> None:
+    # 2.3646 leaves 2.5 % beyond it with 7 degrees, 12.7062 with 1 (printed tables)
+    assert t_tail(2.3646, degrees=7) == pytest.approx(0.025, abs=1e-5)
+    assert t_tail(-12.7062, degrees=1) == pytest.approx(0.975, abs=1e-5)
+    assert (t_tail(0.0, degrees=4), t_tail(math.inf, degrees=4), t_tail(-math.inf, degrees=4)) == (0.5, 0.0, 1.0)

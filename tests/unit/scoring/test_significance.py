@@ -35,21 +35,23 @@ def slow_wer(system: pd.DataFrame, *, seeds: list[int], speakers: list[str]) -> 
 
 def test_replicates_equal_a_slow_loop() -> None:
     left, right = (utterances(np.random.default_rng(seed), speakers=4, seeds=3) for seed in (2, 3))
-    found = wer_difference(left, right, rng=np.random.default_rng(0), replicates=40)
+    found = wer_difference(left, right, rng=np.random.default_rng(0), replicates=119)
     rng = np.random.default_rng(0)
-    seed_counts = rng.multinomial(2, [1 / 3] * 3, size=40)
-    speaker_counts = rng.multinomial(3, [1 / 4] * 4, size=40)
+    seed_counts = rng.multinomial(2, [1 / 3] * 3, size=119)
+    speaker_counts = rng.multinomial(3, [1 / 4] * 4, size=119)
     names = sorted(left["speaker"].unique())
-    differences = []
+    differences, ratios = [], []
     for of_seeds, of_speakers in zip(seed_counts, speaker_counts, strict=True):
         seeds = [seed for seed, count in enumerate(of_seeds) for _ in range(count)]
         speakers = [name for name, count in zip(names, of_speakers, strict=True) for _ in range(count)]
-        differences.append(
-            slow_wer(left, seeds=seeds, speakers=speakers) - slow_wer(right, seeds=seeds, speakers=speakers)
-        )
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(differences, [0.025, 0.975])))
-    smaller = min(sum(d <= 0 for d in differences), sum(d >= 0 for d in differences))
-    assert found.p_value == pytest.approx(min(1, 2 * (smaller + 1) / 41))
+        rates = [slow_wer(system, seeds=seeds, speakers=speakers) for system in (left, right)]
+        differences.append(rates[0] - rates[1])
+        ratios.append(rates[0] / rates[1])
+    assert (found.low, found.high) == pytest.approx((sorted(differences)[2], sorted(differences)[-3]))  # third of 119
+    ratios = sorted(ratio - 1 for ratio in ratios)
+    assert (found.relative_low, found.relative_high) == pytest.approx((ratios[2], ratios[-3]))
+    assert found.p_below(0.01) == pytest.approx((sum(d >= 0.01 for d in differences) + 1) / 120)
+    assert found.p_above(0.01) == pytest.approx((sum(d <= 0.01 for d in differences) + 1) / 120)
 
 
 def test_point_estimates() -> None:
@@ -58,6 +60,7 @@ def test_point_estimates() -> None:
     assert found.left == pytest.approx(left["errors"].sum() / left["words"].sum())
     assert found.difference == pytest.approx(found.left - found.right)
     assert found.relative == pytest.approx(found.difference / found.right)
+    assert found.relative_low <= found.relative <= found.relative_high
     assert (found.words, found.speakers, found.seeds) == (left["words"].sum() // 2, 12, 2)
     assert found.low <= found.difference <= found.high
     assert wer_interval(left, rng=np.random.default_rng(0)).wer == found.left
@@ -68,13 +71,13 @@ def test_sides_swap() -> None:
     forward = wer_difference(left, right, rng=np.random.default_rng(0))
     backward = wer_difference(right, left, rng=np.random.default_rng(0))
     assert (forward.low, forward.high) == pytest.approx((-backward.high, -backward.low))
-    assert forward.p_value == backward.p_value
+    assert (forward.p_below(0.01), forward.p_above(0.01)) == (backward.p_above(-0.01), backward.p_below(-0.01))
 
 
 def test_a_system_does_not_differ_from_itself() -> None:
     system = utterances(np.random.default_rng(2))
     found = wer_difference(system, system, rng=np.random.default_rng(0))
-    assert (found.difference, found.low, found.high, found.p_value) == (0, 0, 0, 1)
+    assert (found.difference, found.low, found.high, found.p_below(0), found.p_above(0)) == (0, 0, 0, 1, 1)
 
 
 def test_pairing_removes_what_speakers_share() -> None:
@@ -105,7 +108,7 @@ def test_difference_is_rarely_significant_under_the_null_with_seeds() -> None:
         shared = 0.1 * np.exp(0.3 * rng.normal(size=3))  # luck of the teachers, seed by seed
         systems = [_with_seed_luck(rng, shared * np.exp(0.1 * rng.normal(size=3))) for _ in range(2)]
         found = wer_difference(*systems, rng=rng, replicates=300)
-        rejected += found.p_value < 0.05
+        rejected += 2 * min(found.p_below(0), found.p_above(0)) < 0.05
     assert rejected / trials < 0.12
 
 
@@ -131,7 +134,8 @@ def test_one_speaker_has_no_interval() -> None:
     assert math.isnan(interval.high)
     assert "one speaker" in interval.reason
     found = wer_difference(system, system, rng=np.random.default_rng(0))
-    assert math.isnan(found.p_value)
+    assert math.isnan(found.low)
+    assert (found.p_below(1.0), found.p_above(-1.0)) == (1, 1)
     assert "one speaker" in found.reason
 
 

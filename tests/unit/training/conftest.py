@@ -72,7 +72,8 @@ def corpus(tmp_path_factory) -> TinyCorpus:
         {
             "data": str(tiny.folder),
             "corpus": {
-                "parts": {part: {"source": "manifests", "name": part, "use": use} for part, use in uses.items()}
+                "min_duration": 0.2,
+                "parts": {part: {"source": "manifests", "name": part, "use": use} for part, use in uses.items()},
             },
             "features": {"mel_bins": BINS, "speed_perturbation": [1.0, 1.25]},
         }

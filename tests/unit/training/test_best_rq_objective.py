@@ -9,8 +9,8 @@ import math
 import pytest
 import torch
 
-from asr_distill.experiment import EncoderSize, Phase
-from asr_distill.models.best_rq import BestRQ, SpanMasking, mask_spans
+from asr_distill.experiment import EncoderSize, Phase, SpanMasking
+from asr_distill.models.best_rq import BestRQ, mask_spans
 from asr_distill.training.best_rq_objective import BestRQObjective
 from asr_distill.training.objective import Batch
 from asr_distill.training.optimisation import make_optimizer

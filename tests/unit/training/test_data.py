@@ -20,8 +20,8 @@ from asr_distill.training.data import (
     encoder_frames,
     hours_by_part,
     load_training_data,
-    read_pseudo_labels,
 )
+from asr_distill.training.pseudo_labels import read_pseudo_labels
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:We have exceeded the max_duration constraint during sampling but have only 1 cut:UserWarning"

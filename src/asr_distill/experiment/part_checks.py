@@ -1,0 +1,90 @@
+"""Checks of who uses which parts of the corpus: sets, columns and conditions that lead somewhere."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+
+from asr_distill.experiment.base import check_known
+from asr_distill.experiment.parts import NO_SET, named_sets, scored_parts, training_parts
+from asr_distill.experiment.scale import Scale
+from asr_distill.experiment.study import Study
+
+
+def check_parts(scale: Scale, *, where: str) -> None:
+    """Check names and order of a scale's parts and sets, and that columns and conditions are parts that are scored.
+
+    Raises:
+        ValueError: naming the key, what was found and the nearest right word.
+    """
+    last = None
+    for name, part in scale.corpus.parts.items():
+        at = f"{where}: corpus.parts.{name}"
+        if name == "mean":
+            raise ValueError(f"{at}: the name is taken by the mean over parts; choose another")
+        if part.part_set in NO_SET:
+            raise ValueError(f"{at}.part_set: '{part.part_set}' is what parts without a set are called; choose another")
+        if part.part_set is None and last is not None:
+            raise ValueError(f"{at}: stands after '{last}', which belongs to a set; write the parts of sets last")
+        last = name if part.part_set is not None else None
+    sets = scale.corpus.sets
+    tests = scale.parts("test", sets=sets)
+    for column, part in scale.columns.items():
+        check_known(part, scale.parts("dev", sets=sets) + tests, f"{where}: columns.{column}", "part for dev or test")
+    for condition, part in scale.conditions.items():
+        check_known(part, tests, f"{where}: conditions.{condition}", "part for test")
+
+
+def check_columns(scale: Scale, *, known: Collection[str], where: str) -> None:
+    """Check that the columns of a scale are printed in some paper.
+
+    Raises:
+        ValueError: naming the nearest column.
+    """
+    for column in scale.columns:
+        check_known(column, known, f"{where}: columns", "column of a paper's table")
+
+
+def check_sets(study: Study, *, scale: Scale, where: str, scale_where: str) -> None:
+    """Check the names of sets that runs ask for, and that the scale does not misspell those of the study.
+
+    Raises:
+        ValueError: naming the nearest right word.
+    """
+    for name, run in study.runs.items():
+        for audio in run.audio:
+            known = (*NO_SET, *study.sets)
+            check_known(audio, known, f"{where}: runs.{name}.audio", "kind of speech or set of this study")
+    missing = [name for name in study.sets if name not in scale.corpus.sets]
+    for name, part in scale.corpus.parts.items():
+        meant = difflib.get_close_matches(part.part_set or "", missing, n=1, cutoff=0.8)
+        if meant and part.part_set not in study.sets:
+            at = f"{scale_where}: corpus.parts.{name}.part_set"
+            raise ValueError(f"{at}: '{part.part_set}' is no set of this study; did you mean '{meant[0]}'?")
+
+
+def check_use_of_parts(study: Study, *, scale: Scale, where: str) -> None:
+    """Check that runs have speech to learn from and to be scored on, and claims compare what was scored.
+
+    Raises:
+        ValueError: naming the run or claim and what it lacks.
+    """
+    tests = {name: set(scored_parts(run, scale)) & set(scale.conditions.values()) for name, run in study.runs.items()}
+    for name, run in study.runs.items():
+        at, sets = f"{where}: runs.{name}.audio", named_sets(run)
+        labelled, unlabelled = training_parts(run, scale)
+        if not labelled and not unlabelled:
+            raise ValueError(f"{at}: no part of {', '.join(run.audio)} is for training; name a set that has one")
+        if run.recogniser == "transducer" and run.teacher is None and unlabelled:
+            raise ValueError(f"{at}: nobody transcribes '{unlabelled[0]}' for a supervised run; leave its set out")
+        if sets and not any(scale.corpus.parts[part].part_set in sets for part in scale.parts("test", sets=sets)):
+            raise ValueError(f"{at}: of {', '.join(sets)} no part has use: test, so the run cannot be judged; add one")
+    for name, claim in study.claims.items():
+        for condition, comparison in claim.compared():
+            for side in (comparison.left, comparison.right):
+                run = side.partition("@")[0]
+                if scale.conditions[condition] not in tests[run]:
+                    raise ValueError(
+                        f"{where}: claims.{name}: '{run}' is not scored on {scale.conditions[condition]}, which is "
+                        f"speech of the condition '{condition}'; let it ask for the set, or name another condition"
+                    )

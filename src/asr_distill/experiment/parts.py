@@ -1,0 +1,71 @@
+"""Which parts of the corpus a run trains on and is scored on, and what of a study a scale has no parts for."""
+
+from __future__ import annotations
+
+from asr_distill.experiment.base import Name
+from asr_distill.experiment.runs import AnyRun, needed_runs
+from asr_distill.experiment.scale import Scale
+from asr_distill.experiment.study import Study
+
+NO_SET = ("labelled", "unlabelled")
+"""What a run's audio may name beside sets: the parts of that use that belong to no set."""
+
+
+def named_sets(run: AnyRun) -> tuple[Name, ...]:
+    """Return the sets of parts that a run asks for."""
+    return tuple(name for name in run.audio if name not in NO_SET)
+
+
+def study_sets(study: Study, scale: Scale) -> tuple[Name, ...]:
+    """Return the sets of parts that any run of a study asks for, in the order of the scale."""
+    named = {name for run in study.runs.values() for name in named_sets(run)}
+    return tuple(name for name in scale.corpus.sets if name in named)
+
+
+def training_parts(run: AnyRun, scale: Scale) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the parts that a run trains on with human transcripts, and those on which a teacher's take their place."""
+    heard = {
+        name: part
+        for name, part in scale.corpus.parts.items()
+        if part.use in NO_SET and (part.part_set or part.use) in run.audio
+    }
+    human = run.recogniser != "transducer" or run.human_labels
+    labelled = tuple(name for name, part in heard.items() if part.use == "labelled" and human)
+    return labelled, tuple(name for name in heard if name not in labelled)
+
+
+def normalising_parts(study: Study, run: AnyRun, scale: Scale) -> tuple[str, ...]:
+    """Return the parts whose features decide how a run normalises its own: those of the first of its teachers.
+
+    So that students hear alike, whatever they learn from, on speech that the teacher does not know too.
+    """
+    while run.teacher is not None:
+        run = study.runs[run.teacher]
+    labelled, unlabelled = training_parts(run, scale)
+    return labelled or unlabelled
+
+
+def scored_parts(run: AnyRun, scale: Scale) -> tuple[str, ...]:
+    """Return the dev and then the test parts that a run is scored on; none where it transcribes nothing."""
+    if run.recogniser == "best_rq":
+        return ()
+    sets = named_sets(run)
+    return (*scale.parts("dev", sets=sets), *scale.parts("test", sets=sets))
+
+
+def without_missing_sets(study: Study, scale: Scale) -> tuple[Study, dict[str, str]]:
+    """Return the part of a study that a scale has speech for, and its other tables and claims with what they lack."""
+    missing = [name for name in study.sets if name not in scale.corpus.sets]
+    lost = {name for name, run in study.runs.items() if not set(missing).isdisjoint(named_sets(run))}
+    while more := {name for name, run in study.runs.items() if not lost.isdisjoint(needed_runs(run))} - lost:
+        lost |= more
+    if not lost:
+        return study, {}
+    users = {name: {row.run.partition("@")[0] for row in table.rows if row.run} for name, table in study.tables.items()}
+    kept = study.part(
+        {name: table for name, table in study.tables.items() if lost.isdisjoint(users[name])},
+        study.runs.keys() - lost,
+    )
+    users |= {name: claim.runs() for name, claim in study.claims.items()}
+    why = f"the corpus lacks the sets of parts {', '.join(missing)}"
+    return kept, {name: why for name, runs in users.items() if not lost.isdisjoint(runs)}
