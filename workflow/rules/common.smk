@@ -155,7 +155,11 @@ def corpus_record(wildcards):
 def synthetic_folder(wildcards):
     """Where a part lies that is synthesised: each set of parts is synthesised on its own."""
     part = experiment.scale.corpus.parts[wildcards.part]
-    return f"{WORK}/synthetic" if part.part_set is None else f"{WORK}/synthetic_{part.part_set}"
+    return (
+        f"{WORK}/synthetic"
+        if part.part_set is None
+        else f"{WORK}/synthetic_{part.part_set}"
+    )
 
 
 def synthetic_corpus(wildcards):
@@ -202,9 +206,7 @@ def run_overview(wildcards):
 
 def report_sets(wildcards):
     """The sets of parts that the runs of a report use."""
-    return experiment.record(
-        wildcards.study, wildcards.selection
-    ).scale.corpus.sets
+    return experiment.record(wildcards.study, wildcards.selection).scale.corpus.sets
 
 
 def report_overview(wildcards):

@@ -43,7 +43,10 @@ def corpus(tmp_path_factory):
     record = CorpusRecord.model_validate(
         {
             "data": str(folder),
-            "corpus": {"parts": {"p": {"source": "manifests", "name": "all", "use": "labelled"}}},
+            "corpus": {
+                "parts": {"p": {"source": "manifests", "name": "all", "use": "labelled"}},
+                "min_duration": 0.1,
+            },
             "features": {"mel_bins": 4, "speed_perturbation": [1.0, 1.1]},
         }
     )

@@ -169,6 +169,7 @@ def test_the_report_has_a_section_of_samples_where_there_are_some(reported_copy:
         claims=results / "claims.csv",
         runs=fake.runs,
         overview=fake.overview,
+        tables=results / "tables",
         figures=results / "figures",
         times=results / "times",
         provenance=results / "provenance.json",
