@@ -74,7 +74,7 @@ def test_a_corpus_of_ones_own_is_prepared(folder: Path) -> None:
 def test_a_method_of_ones_own_is_a_key_of_a_run(folder: Path) -> None:
     shutil.copytree(ROOT / "src", folder / "src")
     (folder / "change.diff").write_text(block("diff"), encoding="utf-8")
-    subprocess.run(["git", "apply", "--unidiff-zero", "--recount", "change.diff"], cwd=folder, check=True)
+    subprocess.run(["git", "apply", "change.diff"], cwd=folder, check=True)
     (folder / "test_entropy.py").write_text(block("python"), encoding="utf-8")
     path = folder / "config/studies/how_soft.yaml"
     path.write_text(path.read_text().replace("alpha: 0.25,", "alpha: 0.25, confidence_penalty: 0.1,"))
