@@ -24,11 +24,13 @@ def copied_workflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def smoke_run(copied_workflow: Path) -> Path:
+def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder after `snakemake` has built everything at the smoke scale."""
-    done = snakemake(copied_workflow, "scale=smoke")
+    folder = tmp_path_factory.mktemp("smoke_run")
+    copy_workflow(folder)
+    done = snakemake(folder, "scale=smoke")
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return copied_workflow
+    return folder
 
 
 def copy_workflow(folder: Path) -> None:

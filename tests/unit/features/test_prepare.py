@@ -46,7 +46,7 @@ def record(data, *, use="labelled", speeds=(1.0,), **rules):
     return CorpusRecord.model_validate(
         {
             "data": str(data),
-            "corpus": {"parts": {"p": part}, **rules},
+            "corpus": {"parts": {"p": part}, "min_duration": 0.2, **rules},
             "features": {"speed_perturbation": list(speeds)},
         }
     )

@@ -19,13 +19,15 @@ addEventListener("error", event => found.push(String(event.message)));
 addEventListener("securitypolicyviolation", event => found.push("blocked " + event.blockedURI));
 addEventListener("load", () => {
   const page = document.documentElement;
-  document.querySelectorAll(".heads button")[1].click();
+  const heads = [...document.querySelector(".heads").cells];
+  const at = heads.findIndex(head => head.textContent.trim() === "verdict");
+  heads[at].querySelector("button").click();
   parent.postMessage(JSON.stringify({
     errors: found, width: innerWidth, overflow: page.scrollWidth - page.clientWidth,
     dark: matchMedia("(prefers-color-scheme: dark)").matches,
     images: [...document.images].every(image => image.complete && image.naturalWidth > 0),
     sorted: document.querySelectorAll("[aria-sort=ascending]").length,
-    verdicts: [...document.querySelector("tbody").rows].map(row => row.cells[1].textContent.trim().slice(2)) }), "*");
+    verdicts: [...document.querySelector("tbody").rows].map(row => row.cells[at].textContent.trim().slice(2)) }), "*");
 });
 </script>"""
 
