@@ -22,15 +22,16 @@ def jobs_of(folder: Path, table: str) -> str:
 @pytest.mark.parametrize("table", ["which_distillation", "shift_sweep"])
 def test_latency_is_measured_where_a_table_shows_it(copied_workflow: Path, table: str) -> None:
     said = jobs_of(copied_workflow, table)
-    study = yaml.safe_load((copied_workflow / f"work/smoke/soft_vs_hard/report/{table}/study.yaml").read_text())[
-        "study"
-    ]
+    record = yaml.safe_load((copied_workflow / f"work/smoke/soft_vs_hard/report/{table}/study.yaml").read_text())
     for seed in (0, 1):
         assert ALIGN.format(seed) in said
-    assert f"Measure the emission latency of soft_vs_hard, {table}" in said
-    latency = next(line for line in said.splitlines() if line.strip().startswith("output:") and "latency.csv" in line)
-    assert latency.strip() == f"output: results/smoke/soft_vs_hard/{table}/latency.csv"
-    for run in study["runs"]:
+    measured = f"results/smoke/soft_vs_hard/{table}/latency.csv"
+    commands = [line.split() for line in said.splitlines() if line.strip().startswith("Shell command: asr-distill")]
+    (latency,) = [words for words in commands if words[3] == "latency"]
+    assert measured in latency
+    reading = {words[3] for words in commands if f"--latency {measured}" in " ".join(words)}
+    assert reading == {"tables", "figures", "report"}
+    for run in record["study"]["runs"]:
         wanted = f"work/smoke/soft_vs_hard/{run}/seed0/emissions.jsonl" in said
         assert wanted == run.startswith("streaming_"), run
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
@@ -65,4 +66,5 @@ def test_renders(folder: Path, browser: str, tmp_path: Path, width: int, dark: b
     assert probe["overflow"] <= 0
     assert probe["images"]
     assert probe["sorted"] == 1
-    assert probe["verdicts"] == sorted(probe["verdicts"])
+    groups = [verdict for verdict, _ in itertools.groupby(probe["verdicts"])]
+    assert len(groups) == len(set(groups))
