@@ -203,6 +203,8 @@ rule times:
         ),
     log:
         f"{REPORT}/times.log",
+    benchmark:
+        f"{REPORT}/times.tsv"
     conda:
         "../../envs/asr-distill.yaml"
     params:
@@ -234,6 +236,8 @@ rule provenance:
         ),
     log:
         f"{REPORT}/provenance.log",
+    benchmark:
+        f"{REPORT}/provenance.tsv"
     conda:
         "../../envs/asr-distill.yaml"
     params:
@@ -259,6 +263,8 @@ rule quarantine:
         ),
     log:
         f"{REPORT}/quarantine.log",
+    benchmark:
+        f"{REPORT}/quarantine.tsv"
     conda:
         "../../envs/asr-distill.yaml"
     message:
@@ -286,6 +292,8 @@ rule report:
         ),
     log:
         f"{REPORT}/report.log",
+    benchmark:
+        f"{REPORT}/report.tsv"
     conda:
         "../../envs/asr-distill.yaml"
     params:
