@@ -5,9 +5,14 @@ from pathlib import Path
 from asr_distill.devices import num_gpus
 from asr_distill.dry_run import CostTeller
 from asr_distill.experiment import load_experiment, scored_parts, timed_runs
+from asr_distill.locks import lock_workflow
 
 try:
     experiment = load_experiment(config, root=Path(workflow.basedir))
+    if workflow.is_main_process and not workflow.output_settings.dryrun:
+        folder_lock, told = lock_workflow(Path(".snakemake"))
+        if told:
+            print(f"note: {told}", file=sys.stderr)
     experiment.write()
 except (ValueError, OSError) as error:  # a user's mistake; a full or read-only disk
     print(f"error: {error}", file=sys.stderr)

@@ -87,11 +87,12 @@ def manifests(part: str, *, record: CorpusRecord) -> Speech:
         hint = "put Lhotse manifests there; the recordings' paths are relative to their folder"
         _require(path.is_file(), path, part=part, keys=f"data and corpus.parts.{part}.folder and name", hint=hint)
     everything = _load(SupervisionSet, supervisions)
-    chosen = choose_speakers(part, corpus=record.corpus, speakers={_speaker(segment) for segment in everything})
+    chosen = choose_speakers(part, corpus=record.corpus, speakers=_ages(everything))
     segments = [segment for segment in everything if _speaker(segment) in chosen]
     spoken = {segment.recording_id for segment in segments}
     listed = _load(RecordingSet, recordings)
-    without = [item.id for item in listed if item.id not in spoken] if settings.speakers == "all" else []
+    whole = settings.speakers == "all" and settings.ages is None
+    without = [item.id for item in listed if item.id not in spoken] if whole else []
     return Speech(
         recordings=RecordingSet.from_recordings(item.with_path_prefix(folder) for item in listed if item.id in spoken),
         supervisions=SupervisionSet.from_segments(segments),
@@ -161,6 +162,15 @@ def _load(kind: type[Manifest], path: Path) -> Manifest:
 def _speaker(segment: SupervisionSegment) -> str:
     """Return who speaks; an unnamed speaker is nobody else."""
     return segment.speaker or segment.recording_id
+
+
+def _ages(segments: Iterable[SupervisionSegment]) -> dict[str, int | None]:
+    """Return all speakers with their ages in years, None where they are not told as whole numbers."""
+    ages: dict[str, int | None] = {}
+    for segment in segments:
+        told = str((segment.custom or {}).get("age", ""))
+        ages[_speaker(segment)] = int(told) if told.isascii() and told.isdigit() else None
+    return ages
 
 
 def _untranscribed(key: str, detail: str) -> Rejection:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from asr_distill.experiment.base import Fraction, Name, Positive, PositiveInt, Record, Use
+
+Age = Annotated[int, Field(ge=0, le=150)]
 
 
 class PartBase(Record):
@@ -17,6 +19,13 @@ class PartBase(Record):
     """What the part is for; dev and test parts share no speaker with parts of another use."""
     part_set: Name | None = None
     """A group of parts that only runs which ask for it use: they train on it and are scored on it."""
+    also_in: tuple[Name, ...] = ()
+    """Sets of which a part without a set is a member too, so that runs can ask for it alone."""
+
+    @property
+    def sets(self) -> tuple[Name, ...]:
+        """Return the sets that the part belongs to."""
+        return self.also_in if self.part_set is None else (self.part_set, *self.also_in)
 
 
 class SyntheticPart(PartBase):
@@ -52,8 +61,17 @@ class ManifestPart(PartBase):
     source: Literal["manifests"]
     folder: str = "."
     name: str
+    ages: tuple[Age, Age] | None = None
+    """Only speakers of these years and those between, by `age` in the custom field of the supervisions."""
     speakers: PositiveInt | Literal["all", "rest"] = "all"
-    """How many of the manifest's speakers belong to this part: drawn with the corpus seed, in the parts' order."""
+    """How many of the manifest's speakers of these ages belong to this part: drawn with the corpus seed, in the parts'
+    order."""
+
+    @model_validator(mode="after")
+    def _check_ages(self) -> ManifestPart:
+        if self.ages is not None and self.ages[0] > self.ages[1]:
+            raise ValueError(f"ages: {list(self.ages)} must begin with the youngest")
+        return self
 
 
 Part = Annotated[SyntheticPart | LibriSpeechPart | LibriLightPart | ManifestPart, Field(discriminator="source")]
@@ -75,12 +93,16 @@ class Corpus(Record):
     @property
     def sets(self) -> tuple[Name, ...]:
         """Return the names of the sets, in the order of the config."""
-        return tuple(dict.fromkeys(part.part_set for part in self.parts.values() if part.part_set is not None))
+        return tuple(dict.fromkeys(name for part in self.parts.values() for name in part.sets))
 
     def restricted(self, sets: Collection[Name] = ()) -> Corpus:
-        """Return the corpus without the parts of other sets than these."""
+        """Return the corpus without the parts of other sets than these, and without their names."""
         kept = {name: part for name, part in self.parts.items() if part.part_set is None or part.part_set in sets}
-        return self.model_copy(update={"parts": kept})
+        parts = {
+            name: part.model_copy(update={"also_in": tuple(other for other in part.also_in if other in sets)})
+            for name, part in kept.items()
+        }
+        return self.model_copy(update={"parts": parts})
 
 
 class Features(Record):

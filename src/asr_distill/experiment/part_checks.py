@@ -22,8 +22,11 @@ def check_parts(scale: Scale, *, where: str) -> None:
         at = f"{where}: corpus.parts.{name}"
         if name == "mean":
             raise ValueError(f"{at}: the name is taken by the mean over parts; choose another")
-        if part.part_set in NO_SET:
-            raise ValueError(f"{at}.part_set: '{part.part_set}' is what parts without a set are called; choose another")
+        if part.part_set is not None and part.also_in:
+            raise ValueError(f"{at}.also_in: is for parts without a set, and this one is of '{part.part_set}'")
+        for key, part_set in (("part_set", part.part_set), *(("also_in", other) for other in part.also_in)):
+            if part_set in NO_SET:
+                raise ValueError(f"{at}.{key}: '{part_set}' is what parts without a set are called; choose another")
         if part.part_set is None and last is not None:
             raise ValueError(f"{at}: stands after '{last}', which belongs to a set; write the parts of sets last")
         last = name if part.part_set is not None else None
@@ -57,10 +60,11 @@ def check_sets(study: Study, *, scale: Scale, where: str, scale_where: str) -> N
             check_known(audio, known, f"{where}: runs.{name}.audio", "kind of speech or set of this study")
     missing = [name for name in study.sets if name not in scale.corpus.sets]
     for name, part in scale.corpus.parts.items():
-        meant = difflib.get_close_matches(part.part_set or "", missing, n=1, cutoff=0.8)
-        if meant and part.part_set not in study.sets:
-            at = f"{scale_where}: corpus.parts.{name}.part_set"
-            raise ValueError(f"{at}: '{part.part_set}' is no set of this study; did you mean '{meant[0]}'?")
+        for part_set in part.sets:
+            meant = difflib.get_close_matches(part_set, missing, n=1, cutoff=0.8)
+            if meant and part_set not in study.sets:
+                at = f"{scale_where}: corpus.parts.{name}.{'part_set' if part.part_set else 'also_in'}"
+                raise ValueError(f"{at}: '{part_set}' is no set of this study; did you mean '{meant[0]}'?")
 
 
 def check_use_of_parts(study: Study, *, scale: Scale, where: str) -> None:
@@ -77,7 +81,7 @@ def check_use_of_parts(study: Study, *, scale: Scale, where: str) -> None:
             raise ValueError(f"{at}: no part of {', '.join(run.audio)} is for training; name a set that has one")
         if run.recogniser == "transducer" and run.teacher is None and unlabelled:
             raise ValueError(f"{at}: nobody transcribes '{unlabelled[0]}' for a supervised run; leave its set out")
-        if sets and not any(scale.corpus.parts[part].part_set in sets for part in scale.parts("test", sets=sets)):
+        if sets and not _has_tests(sets, scale=scale):
             raise ValueError(f"{at}: of {', '.join(sets)} no part has use: test, so the run cannot be judged; add one")
     for name, claim in study.claims.items():
         for condition, comparison in claim.compared():
@@ -88,3 +92,9 @@ def check_use_of_parts(study: Study, *, scale: Scale, where: str) -> None:
                         f"{where}: claims.{name}: '{run}' is not scored on {scale.conditions[condition]}, which is "
                         f"speech of the condition '{condition}'; let it ask for the set, or name another condition"
                     )
+
+
+def _has_tests(sets: Collection[str], *, scale: Scale) -> bool:
+    """Return whether some test part is of one of these sets, or the sets hold none but parts that have no set."""
+    parts = [part for part in scale.corpus.parts.values() if not set(sets).isdisjoint(part.sets)]
+    return all(part.part_set is None for part in parts) or any(part.use == "test" for part in parts)

@@ -27,7 +27,7 @@ def training_parts(run: AnyRun, scale: Scale) -> tuple[tuple[str, ...], tuple[st
     heard = {
         name: part
         for name, part in scale.corpus.parts.items()
-        if part.use in NO_SET and (part.part_set or part.use) in run.audio
+        if part.use in NO_SET and not {part.part_set or part.use, *part.also_in}.isdisjoint(run.audio)
     }
     human = run.recogniser != "transducer" or run.human_labels
     labelled = tuple(name for name, part in heard.items() if part.use == "labelled" and human)

@@ -96,7 +96,7 @@ def test_the_core_knows_nothing_of_sets(tmp_path):
         StudyRecord.read(work / "soft_vs_hard/report" / name / "study.yaml") for name in ("core", "table7")
     )
     assert not in_sets & core.scale.corpus.parts.keys()
-    assert set(core.scale.conditions) == {"clean", "other"}
+    assert set(core.scale.conditions) == {"clean", "other", "adults", "children"}
     assert set(core.scale.columns) == {"dev_clean", "dev_other", "test_clean", "test_other"}
     assert core.scored_parts == WITHOUT
     assert in_sets <= domains.scale.corpus.parts.keys()
@@ -162,6 +162,22 @@ def _without_new_speech(values):
 
 def test_a_scale_that_has_everything_leaves_nothing_out(experiment):
     assert experiment.left_out == {"soft_vs_hard": {}}
+
+
+def test_parts_without_a_set_may_be_members_of_sets(tmp_path):
+    experiment = load_experiment(chosen(work=str(tmp_path / "work")), root=ROOT)
+    experiment.write()
+    runs = experiment.studies["soft_vs_hard"].runs
+    heard = {name: training_parts(runs[name], experiment.scale) for name in ("teacher", "self_soft", "adults_teacher")}
+    assert heard["teacher"] == heard["adults_teacher"] == (("train-clean",), ())
+    assert heard["self_soft"] == (("train-clean",), ("small",))
+    assert training_parts(runs["children_soft"], experiment.scale) == ((), ("train-clean", "small"))
+    assert scored_parts(runs["children_soft"], experiment.scale) == WITHOUT
+    assert "A7b" in experiment.studies["soft_vs_hard"].claims
+    reports = tmp_path / "work/smoke/soft_vs_hard/report"
+    core, real = (StudyRecord.read(reports / name / "study.yaml") for name in ("core", "table7b"))
+    assert core.scale.corpus.sets == ()
+    assert real.scale.corpus.sets == ("adults", "children")
 
 
 # ---------------------------------------------------------------- mistakes
@@ -231,6 +247,9 @@ def rename(old, new):
     ("change", "message"),
     [
         (part("news", part_set="labelled"), "news.part_set: 'labelled' is what parts without a set are called"),
+        (part("news", also_in=["adults"]), "news.also_in: is for parts without a set, and this one is of 'domains'"),
+        (part("small", also_in=["unlabelled"]), "small.also_in: 'unlabelled' is what parts without a set are called"),
+        (part("small", also_in=["childrn"]), "small.also_in: 'childrn' is no set of this study; did you mean 'childr"),
         (part("commands-new", part_set="domains_nwe"), "'domains_nwe' is no set of this study; did you mean 'domains_"),
         (part("small", part_set="domains_new"), "corpus.parts.dev-clean: stands after 'small', which belongs to a set"),
         (rename("small", "mean"), "corpus.parts.mean: the name is taken"),
