@@ -151,10 +151,12 @@ def _read(cut: MonoCut) -> tuple[np.ndarray, int]:
     source = recording.sources[0]
     whole = cut.duration >= recording.duration - BOUNDARY_TOLERANCE
     span = {"offset": 0.0 if whole else cut.start, "duration": None if whole else cut.duration}
-    if source.type == "file" and not Path(source.source).is_file():
+    if source.type != "file":  # a manifest may name a shell command as well
+        raise UnusableError("audio not in a file", f"the manifest's source is of type '{source.type}'")
+    if not Path(source.source).is_file():
         raise UnusableError("audio file missing", source.source)
     try:
-        if source.type != "file" or recording.transforms:
+        if recording.transforms:
             return recording.load_audio(**span), recording.sampling_rate
         samples, rate = read_audio(source.source, **span, force_opus_sampling_rate=recording.sampling_rate)
     except Exception as error:
