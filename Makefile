@@ -18,7 +18,7 @@ reproduce: environment
 	@asr-distill show results $(SCALE)
 
 test: environment
-	pytest
+	pytest --numprocesses logical --maxprocesses 8 --dist loadfile
 
 lint: environment
 	ruff check

@@ -5,6 +5,9 @@ import shutil
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # threads of several processes would wait for each other's cores
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 
 @pytest.fixture(scope="session")
 def browser() -> str:

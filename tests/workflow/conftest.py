@@ -1,5 +1,6 @@
 """A copy of the workflow in a temporary folder, and its one complete run at the smoke scale."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -25,11 +26,18 @@ def copied_workflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder after `snakemake` has built everything at the smoke scale."""
-    folder = tmp_path_factory.mktemp("smoke_run")
-    copy_workflow(folder)
-    done = snakemake(folder, "scale=smoke")
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    """The folder after `snakemake` has built everything at the smoke scale; processes that test together share it."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, done = base / "smoke_run", base / "smoke_run_is_done"
+    with (base / "smoke_run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            folder.mkdir()
+            copy_workflow(folder)
+            built = snakemake(folder, "scale=smoke")
+            assert built.returncode == 0, built.stdout[-4000:] + built.stderr[-4000:]
+            done.touch()
     return folder
 
 
