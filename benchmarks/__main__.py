@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from asr_distill.devices import claim_gpu
+from asr_distill.devices import claim_gpus
 
 ROOT = Path(__file__).parents[1]
 TABLES = ("lattice", "sweep", "training_step")
@@ -108,7 +108,7 @@ def _start(options: argparse.Namespace) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=handlers)
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     if options.device != "cpu":
-        claim_gpu()
+        claim_gpus()
 
 
 def _now() -> str:
