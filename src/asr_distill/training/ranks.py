@@ -82,7 +82,7 @@ class Ranks:
         if not self.sharded:
             return like
         held = dict(like.named_parameters())
-        return _with_parameters(model, lambda name, _: held[name].detach().clone())
+        return _with_parameters(model, lambda name, _: held[name].detach().clone()).to(self.device)
 
     def whole(self, value: Any) -> Any:
         """Return nested dicts and lists of tensors with whole tensors for those spread over processes, on the CPU.
