@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -44,7 +43,7 @@ def gpus(monkeypatch):
 )
 def test_what_cannot_work_is_refused(make_run, gpus, number, layout, message):
     gpus(number)
-    with pytest.raises(ValueError, match="^[^\n]*$") as error:
+    with pytest.raises(ValueError, match=r"^[^\n]*$") as error:
         Layout(**layout).check(make_run(phase={"batch_utterances": 24}))
     assert message in str(error.value)
 
@@ -84,7 +83,7 @@ def failures(*codes):
     ],
 )
 def test_the_process_that_failed_first_is_named(codes, expected):
-    with pytest.raises(ValueError, match="^[^\n]*$") as error:
+    with pytest.raises(ValueError, match=r"^[^\n]*$") as error:
         module._explain(failures(*codes))
     assert expected in str(error.value)
 

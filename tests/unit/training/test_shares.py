@@ -40,7 +40,8 @@ def test_the_shares_of_all_processes_are_the_batches(corpus, make_run, world, la
     tokenizer = Tokenizer.load(corpus.tokenizer)
     data = load_training_data(run, corpus=corpus.folder, tokenizer=tokenizer, pseudo_labels=[corpus.pseudo_labels])
     taken = [data.shares(epoch=1, position=1, rank=rank, world=world) for rank in range(world)]
-    for (batch, *following), *others in itertools.islice(zip(data.batches(epoch=1, position=1), *taken), 9):
+    together = zip(data.batches(epoch=1, position=1), *taken, strict=True)
+    for (batch, *following), *others in itertools.islice(together, 9):
         assert all(rest == following for _, *rest in others)
         shares = sorted((share for found, *_ in others for share in found), key=lambda share: share.number)
         assert sum(share.weight for share in shares) == pytest.approx(1)
