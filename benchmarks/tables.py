@@ -126,7 +126,7 @@ def data_parallel_text(frame: pd.DataFrame, size: Size) -> str:
         for row in frame.to_dict("records")
     )
     caption = (
-        f"Measured on: CPU, one thread a process. The training step of ours in the table of training steps, on the same "
+        "Measured on: CPU, one thread a process. Our training step, as in the table of training steps, on the same "
         f"{size.batch} utterances: in one process, and half of them in each of two that add up their gradients."
     )
     notes = ("Utterances per second from the minimum time; two processes need two idle cores.",)
