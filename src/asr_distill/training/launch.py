@@ -83,6 +83,7 @@ def launch(layout: Layout) -> None:
     if layout.nodes > 1 and RENDEZVOUS not in os.environ:
         _on_all_nodes(layout)
     claim_gpus(layout.processes)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # or each process warns that DDP looks for unused parameters
     from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from asr_distill.decoding.decode import DevSet
@@ -26,6 +26,7 @@ from asr_distill.text.tokenizer import Tokenizer
 from asr_distill.training.build import AnyObjective, build_objective
 from asr_distill.training.checkpoints import Checkpoints
 from asr_distill.training.data import TrainingData, load_training_data
+from asr_distill.training.objective import Batch
 from asr_distill.training.optimisation import RelativeClip, learning_rate, make_optimizer
 from asr_distill.training.paths import TrainingPaths, fingerprint
 from asr_distill.training.ranks import Ranks
@@ -92,7 +93,7 @@ class Trainer:
         self.run, self.paths, self.ranks, self.tokenizer, self.data = run, paths, ranks, tokenizer, data
         self.model = objective.student
         unwrapped = copy.deepcopy(self.model) if ranks.sharded else self.model
-        self.objective = ranks.setup(objective)
+        self.objective = ranks.setup(Unrefused(objective))
         self.optimizer = make_optimizer(self.model, phase=run.phase)
         self.clip = RelativeClip(run.phase.clip)
         averaged = ranks.averageable(unwrapped, like=self.model)
@@ -161,6 +162,7 @@ class Trainer:
             self.optimizer.step()
             self.average.update_parameters(self.model)
         else:
+            log.warning("%s step %d: loss or gradient is not finite; skipped", self.run.name, self.position.step)
             self.position.skipped += 1
         self.position.step += 1
         return value
@@ -184,13 +186,7 @@ class Trainer:
         torch.manual_seed(_step_seed(self.run.seed, step, share.number))  # dropout: the same after a resume
         self.generator.manual_seed(_step_seed(self.run.seed + 1_000_003, step, share.number))
         batch = share.batch.to(self.ranks.device)
-        try:
-            loss = self.objective(batch, generator=self.generator, ctc_only=step < self._ctc_steps())
-            settle()
-        except NonFiniteError as error:
-            log.warning("%s step %d: %s", self.run.name, step, error)
-            return torch.tensor(math.nan, device=self.ranks.device)
-        return loss
+        return self.objective(batch, generator=self.generator, ctc_only=step < self._ctc_steps())
 
     def _ctc_steps(self) -> float:
         """Return the number of first steps in which the auxiliary loss alone trains the encoder."""
@@ -268,6 +264,24 @@ class Trainer:
             "threads": torch.get_num_threads(),
             "processes": self.ranks.world,
         }
+
+
+class Unrefused(nn.Module):
+    """An objective whose loss is not a number where it refuses a batch, so that processes do not part ways there."""
+
+    def __init__(self, objective: AnyObjective):
+        super().__init__()
+        self.objective = objective
+
+    def forward(self, batch: Batch, **options: Any) -> Tensor:
+        """Return the objective's loss."""
+        try:
+            loss = self.objective(batch, **options)
+            settle()
+        except NonFiniteError as error:
+            log.warning("%s", error)
+            return torch.tensor(math.nan, device=batch.features.device)
+        return loss
 
 
 def _tokenizer(run: RunRecord, *, paths: TrainingPaths) -> Tokenizer | None:

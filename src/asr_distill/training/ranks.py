@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +23,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from asr_distill.devices import num_processes, num_processes_here
 from asr_distill.experiment import Phase
+from asr_distill.models.conformer import ConformerLayer
 from asr_distill.training.launch import LOST_OTHERS
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ class Ranks:
                 "process per GPU"
             )
         alone = self.world == 1
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         self.fabric = lightning_fabric.Fabric(
             accelerator="auto",
             devices=here,
@@ -73,8 +74,6 @@ class Ranks:
 
     def setup(self, module: nn.Module) -> nn.Module:
         """Return the module on this process's device, joined with those of the others."""
-        # which parameters get a gradient changes with the losses of a run, and during its CTC warm-up
-        warnings.filterwarnings("ignore", "find_unused_parameters=True was specified in DDP constructor")
         return self.fabric.setup_module(module)
 
     def averageable(self, model: nn.Module, *, like: nn.Module) -> nn.Module:
@@ -157,14 +156,15 @@ def _of_communication(error: RuntimeError) -> bool:
 def _strategy(phase: Phase, *, world: int) -> Strategy:
     if phase.sharded:
         return ModelParallelStrategy(_shard, data_parallel_size=world, tensor_parallel_size=1)
+    # which parameters get a gradient depends on the losses of a run, and is another in its CTC warm-up
     return DDPStrategy(find_unused_parameters=True, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
-def _shard(objective: nn.Module, mesh: DeviceMesh) -> nn.Module:
-    """Spread an objective over processes: layer by layer of the encoder, which is nearly all, and the rest at once."""
-    for layer in objective.student.encoder.layers:
+def _shard(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    """Spread a module over processes: encoders layer by layer, which are nearly all, and the rest at once."""
+    for layer in [part for part in module.modules() if isinstance(part, ConformerLayer)]:
         fully_shard(layer, mesh=mesh["data_parallel"])
-    return fully_shard(objective, mesh=mesh["data_parallel"])
+    return fully_shard(module, mesh=mesh["data_parallel"])
 
 
 def _with_parameters(model: nn.Module, change: Callable[[str, Tensor], Tensor]) -> nn.Module:

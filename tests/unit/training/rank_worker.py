@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import signal
@@ -23,6 +24,9 @@ from asr_distill.training import build
 from asr_distill.training import loop as module
 from asr_distill.training.loop import Trainer, TrainingPaths, train
 from asr_distill.training.objective import Objective
+
+PATIENCE = 40
+"""Seconds after which a process that waits for the other gives up, and says where it waited."""
 
 
 @dataclass(kw_only=True)
@@ -44,6 +48,7 @@ class Job:
 def main(path: Path) -> None:
     """Train all runs."""
     warnings.simplefilter("error")
+    faulthandler.dump_traceback_later(PATIENCE, exit=True)
     torch.set_num_threads(1)
     for values in json.loads(path.read_text()):
         job = Job(**values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -136,15 +137,15 @@ def _in_two_processes(jobs: Path) -> None:
     """Run the list of jobs as torchrun would."""
     common = {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "TORCHELASTIC_RUN_ID": "test"}
     command = [sys.executable, rank_worker.__file__, str(jobs)]
-    started = []
-    for rank in (0, 1):
-        settings = common | {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "OMP_NUM_THREADS": 1}
-        settings["CUDA_VISIBLE_DEVICES"] = ""
-        environment = os.environ | {name: str(value) for name, value in settings.items()}
-        started.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
-    for process in started:
-        _, errors = process.communicate(timeout=110)
-        assert process.returncode == 0, errors
+    with contextlib.ExitStack() as stack:
+        started = []
+        for rank in (0, 1):
+            settings = common | {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "CUDA_VISIBLE_DEVICES": ""}
+            environment = os.environ | {name: str(value) for name, value in settings.items()}
+            errors = stack.enter_context((jobs.parent / f"errors{rank}").open("w"))
+            started.append(stack.enter_context(subprocess.Popen(command, env=environment, stderr=errors)))
+    ended = [process.returncode for process in started]
+    assert ended == [0, 0], "\n".join((jobs.parent / f"errors{rank}").read_text() for rank in (0, 1))
 
 
 def losses(output: Path) -> list[float]:
