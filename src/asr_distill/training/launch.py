@@ -88,6 +88,7 @@ def launch(layout: Layout) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    _hush("torch.distributed.elastic")  # it tells of every process that it ends; we say which one failed, and how
     endpoint, _, name = os.environ.get(RENDEZVOUS, f"localhost:0/{uuid.uuid4()}").partition("/")
     with tempfile.TemporaryDirectory(prefix="asr-distill-") as folder, _forwarding_sigterm():
         config = LaunchConfig(
@@ -120,6 +121,13 @@ def _on_all_nodes(layout: Layout) -> NoReturn:
     spread = ["--overlap", "--kill-on-bad-exit=1", f"--nodes={layout.nodes}", f"--ntasks={layout.nodes}"]
     spread += ["--ntasks-per-node=1", f"--cpus-per-task={layout.threads}"]
     os.execvp("srun", ["srun", *spread, sys.executable, "-m", "asr_distill", *sys.argv[1:]])
+
+
+def _hush(library: str) -> None:
+    """Let the loggers of a library, which have levels of their own, say nothing."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith(library):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @contextmanager

@@ -20,12 +20,13 @@ import yaml
 
 from asr_distill.devices import rank
 from asr_distill.experiment import RunRecord
-from asr_distill.training import build
+from asr_distill.training import build, data
 from asr_distill.training import loop as module
 from asr_distill.training.loop import Trainer, TrainingPaths, train
 from asr_distill.training.objective import Objective
+from asr_distill.training.shares import divide
 
-PATIENCE = 40
+PATIENCE = 100
 """Seconds after which a process that waits for the other gives up, and says where it waited."""
 
 
@@ -41,6 +42,8 @@ class Job:
     """(step, share) whose loss is not a number; steps count from 0."""
     refused: bool = False
     """Whether such a loss is refused by an error instead."""
+    as_two: bool = False
+    """Whether one process takes, in turn, the shares of two."""
     stopped_after: int = 0
     """Step after which the last process gets SIGTERM."""
 
@@ -65,6 +68,7 @@ def train_disturbed(job: Job) -> None:
         mock.patch.object(module, "CURVE_EVERY", 1),
         mock.patch.object(build, "Objective", _spoilt(job)),
         mock.patch.object(Trainer, "_record", _stopping(job)),
+        mock.patch.object(data, "divide", _divide_as_two if job.as_two else divide),
     ):
         try:
             train(RunRecord.model_validate(yaml.safe_load(job.run)), paths=paths)
@@ -95,6 +99,10 @@ def _spoilt(job: Job) -> type[Objective]:
             return loss * float("nan")
 
     return Spoilt
+
+
+def _divide_as_two(items, *, rank, world, largest):
+    return sorted((share for rank in (0, 1) for share in divide(items, rank=rank, world=2)), key=lambda share: share[0])
 
 
 def _stopping(job: Job):

@@ -125,8 +125,8 @@ def command(corpus, make_run, tmp_path):
 
     yield start
     for process in started:
-        if process.poll() is None:
-            process.kill()
+        process.kill()
+        process.communicate()
 
 
 def wait_until(condition, *, process, seconds=60):
@@ -151,8 +151,7 @@ def test_a_killed_process_ends_the_job_and_the_next_attempt_goes_on_until_it_is_
     victim = next(child for child in children if child.environ()["RANK"] == "1")
     victim.kill()
     assert job.wait(timeout=60) == 1
-    shown = [line for line in job.stderr.read().splitlines() if "error" in line.lower()]
-    assert shown == [
+    assert job.stderr.read().splitlines() == [
         "error: process 1 was killed by SIGKILL, perhaps for want of memory. The next attempt goes on from the newest "
         "checkpoint"
     ]
@@ -167,7 +166,7 @@ def test_a_killed_process_ends_the_job_and_the_next_attempt_goes_on_until_it_is_
     wait_until(lambda: max(state.glob("step*")) > before, process=job)
     job.terminate()
     assert job.wait(timeout=60) == STOPPED
-    assert "rror" not in job.stderr.read()
+    assert job.stderr.read() == ""
     assert log_lines(tmp_path).count("goes on from step") == 1
 
 
@@ -183,7 +182,7 @@ def test_a_users_mistake_is_told_once(command, tmp_path, corpus):
 
 SRUN = """#!/bin/sh
 # starts what follows the options twice, as on two nodes
-echo "$@" > {folder}/srun
+echo "$@" > {folder}/called
 while [ "${{1#--}}" != "$1" ]; do shift; done
 "$@" & one=$!
 "$@" & other=$!
@@ -203,5 +202,5 @@ def test_on_several_nodes_srun_starts_one_agent_each(command, tmp_path, monkeypa
     job = command("--nodes", 2, prefix=prefix, steps=3)
     _, errors = job.communicate(timeout=100)
     assert job.returncode == 0, errors
-    assert "--nodes=2 --ntasks=2 --ntasks-per-node=1 --cpus-per-task=2" in (tmp_path / "srun").read_text()
+    assert "--nodes=2 --ntasks=2 --ntasks-per-node=1 --cpus-per-task=2" in (tmp_path / "called").read_text()
     assert '"processes": 2' in (tmp_path / "out" / "training.json").read_text()

@@ -29,9 +29,6 @@ CTC_SIZE = {
     "decoder": {"layers": 1, "heads": 2, "dim": 8, "feed_forward": 16, "dropout": 0},
 }
 STEPS = 9
-BATCH = 8
-ALONE = {"micro_batch_utterances": BATCH // 2}
-"""One process that takes, in turn, the shares of two."""
 
 
 @pytest.fixture(autouse=True)
@@ -150,7 +147,7 @@ def _in_two_processes(jobs: Path) -> None:
 
 def losses(output: Path) -> list[float]:
     with (output / "curve.csv").open(newline="", encoding="utf-8") as file:
-        return [float(row["loss"]) for row in csv.DictReader(file)]
+        return [float(row["loss"] or "nan") for row in csv.DictReader(file)]
 
 
 def word_error_rates(output: Path) -> list[str]:
@@ -168,7 +165,7 @@ def assert_same_training(one: Path, other: Path) -> None:
     assert weights(one).keys() == weights(other).keys()
     for name, tensor in weights(other).items():
         difference = (weights(one)[name] - tensor).abs().max()
-        assert difference < 1e-4, name
+        assert difference < 1e-3, name  # a step is ten times that; Adam makes the most of rounding
 
 
 @pytest.mark.parametrize("name", ["distilled", "ctc", "sharded", "supervised"])
@@ -186,7 +183,7 @@ def test_two_processes_train_as_one_does(together, runs, train_alone, name):
 
 @pytest.mark.parametrize("name", ["random", "pretraining"])
 def test_what_is_random_depends_on_the_share_and_not_on_who_computes_it(together, runs, train_alone, name):
-    assert_same_training(together / name, train_alone(changed(runs[name], **ALONE)))
+    assert_same_training(together / name, train_alone(runs[name], as_two=True))
 
 
 @pytest.mark.parametrize("largest", [1, 2, 3, 5])
@@ -203,7 +200,7 @@ def test_processes_add_up_gradients_too(together, runs, train_alone):
 @pytest.mark.parametrize("name", ["spoilt", "refused", "sharded, refused"])
 def test_a_loss_that_is_not_finite_in_one_process_is_skipped_by_all(together, runs, train_alone, name):
     run = runs["sharded" if "sharded" in name else "supervised"]
-    alone = train_alone(changed(run, **ALONE), spoilt=[(3, 1), (5, 0)])
+    alone = train_alone(run, as_two=True, spoilt=[(3, 1), (5, 0)])
     assert_same_training(together / name, alone)
     assert json.loads((together / name / "training.json").read_text())["skipped_batches"] == 2
 
@@ -220,6 +217,9 @@ def test_one_process_that_is_asked_to_stop_stops_all_and_one_alone_goes_on(toget
     assert [(together / name / f"exit{rank}").read_text() for rank in (0, 1)] == ["143", "143"]
     assert [path.name[:12] for path in (together / name / "state").iterdir()] == ["step00000004"]
     shutil.copytree(together / name / "state", tmp_path / "state")
+    alone = next((train_alone(run, stopped_after=4) / "state").iterdir())
+    norms = [torch.load(next(path.iterdir()))["clip"] for path in (tmp_path / "state", alone.parent)]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)  # of the whole gradient, which Adam's steps do not tell
     assert_same_training(train_alone(run, output=tmp_path), train_alone(run))
 
 
