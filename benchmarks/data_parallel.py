@@ -23,6 +23,8 @@ from benchmarks.measure import Setting, Subject, Task
 from benchmarks.training_step import MEDIUM, TINY, Ours, Size, make_batch, prepare_step
 
 PROCESSES = 2
+_started: list[subprocess.Popen] = []
+"""Second processes, which end by themselves."""
 
 
 def data_parallel_subjects(size: Size) -> list[Subject]:
@@ -38,7 +40,7 @@ def prepare_two(size: Size, setting: Setting) -> Task:
     with socket.socket() as found:
         found.bind(("localhost", 0))
         port = found.getsockname()[1]
-    subprocess.Popen([sys.executable, "-m", "benchmarks.data_parallel", str(port), size.name])
+    _started.append(subprocess.Popen([sys.executable, "-m", "benchmarks.data_parallel", str(port), size.name]))
     step = join(0, port=port, size=size)
     return Task(call=step, warm_up=step, memory=False)
 
