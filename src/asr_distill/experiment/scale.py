@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from operator import not_
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -51,6 +52,11 @@ class Phase(Record):
     batch_utterances: PositiveInt
     batch_nodes: PositiveInt = 10**9
     """Largest batch size in lattice nodes, T x (U + 1) of its longest members times utterances."""
+    micro_batch_utterances: PositiveInt | None = Field(default=None, exclude_if=not_)
+    """Most utterances that a process computes on at a time, for want of memory; gradients of a whole batch are added
+    up before a step. Where it is left out, a process takes its share of the batch at once."""
+    sharded: bool = Field(default=False, exclude_if=not_)
+    """Spread weights, gradients and optimiser over the processes (FSDP2), for models too large for one GPU."""
     learning_rate: Positive
     """Peak of AdamW's learning rate, after a linear warm-up; it decays linearly to zero over the last steps."""
     warmup_steps: Count
