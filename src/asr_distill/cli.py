@@ -17,7 +17,8 @@ from typing import Annotated
 import typer
 
 from asr_distill import cli_language_models
-from asr_distill.devices import started_by_torchrun
+from asr_distill.devices import RENDEZVOUS, started_by_torchrun
+from asr_distill.locks import lock_job
 from asr_distill.stages import Log, Threads, device, start
 
 PartSet = Annotated[str | None, typer.Option("--set", help="Parts of this set instead of those without one.")]
@@ -129,6 +130,8 @@ def train(
     from asr_distill.experiment import RunRecord
 
     record = RunRecord.read(run)
+    if not started_by_torchrun() and RENDEZVOUS not in os.environ:  # else the process that started this one has it
+        lock_job(output)
     if several:
         from asr_distill.training.launch import Layout, launch
 

@@ -11,6 +11,8 @@ from typing import IO, TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+RENDEZVOUS = "ASR_DISTILL_RENDEZVOUS"
+"""Environment variable by which the nodes of a job learn where they meet, `host:port`, and under which number."""
 _claimed: list[IO[bytes]] = []
 """Open lock files: the lock ends with the process."""
 

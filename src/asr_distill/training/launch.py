@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
-from asr_distill.devices import claim_gpus, num_gpus
+from asr_distill.devices import RENDEZVOUS, claim_gpus, num_gpus
 from asr_distill.experiment import RunRecord
 from asr_distill.training.shares import check_divisible
 
@@ -31,8 +31,6 @@ LOST_OTHERS = 76
 """Exit status of a process that ends because another one did."""
 STOPPED = 128 + signal.SIGTERM
 """Exit status after SIGTERM, once the state is saved."""
-RENDEZVOUS = "ASR_DISTILL_RENDEZVOUS"
-"""Environment variable by which the nodes of a job learn where they meet, `host:port`, and under which number."""
 
 
 @dataclass(frozen=True, kw_only=True)
