@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,9 @@ def plan(
     selection: Annotated[str, typer.Option(help="core, complete, or a table.")] = "core",
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 1,
     gpus: Annotated[int, typer.Option(min=0, help="GPUs there are; 0: CPU cores alone.")] = 1,
-    gpu: Annotated[str, typer.Option(help="Their kind: h100, h200, a100 or rtx4090.")] = "h100",
+    gpu: Annotated[
+        str, typer.Option(help="Their kind: h100, h200, a100 or rtx4090; of another, one of its memory.")
+    ] = "h100",
     gpus_per_run: Annotated[int, typer.Option(min=1, help="GPUs that share the batches of a training.")] = 1,
     throughput: Annotated[
         float | None, typer.Option(help="What training reaches on a GPU, 10^12 operations a second, if measured.")
@@ -26,6 +29,7 @@ def plan(
     data: Annotated[str | None, typer.Option(help="Folder of the real corpora; the config's by default.")] = None,
 ) -> None:
     """Tell what a study would cost at a scale before it runs: jobs, hours, wall time, memory, disk."""
+    logging.basicConfig(handlers=[logging.NullHandler()])  # an error is one line, and there is no log
     from asr_distill.planning.plan import Choices, make_plan, plan_text
 
     choices = Choices(

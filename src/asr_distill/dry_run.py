@@ -75,7 +75,8 @@ def jobs_from_nothing(target: str, *, config: Mapping[str, Any], root: Path) -> 
     from snakemake import api
     from snakemake.settings import types
 
-    with tempfile.TemporaryDirectory() as empty, contextlib.redirect_stdout(io.StringIO()):
+    said = io.StringIO()
+    with tempfile.TemporaryDirectory() as empty, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         elsewhere = {"work": f"{empty}/work", "results": f"{empty}/results"}
         output = types.OutputSettings(dryrun=True, quiet={types.Quietness.ALL})
         with api.SnakemakeApi(output) as snakemake:
@@ -86,7 +87,7 @@ def jobs_from_nothing(target: str, *, config: Mapping[str, Any], root: Path) -> 
                 workdir=root,
             )
             try:
-                workflow.dag(types.DAGSettings(targets={target})).printdag()
+                workflow.dag(types.DAGSettings(targets={target})).printrulegraph()
             except Exception as error:  # Snakemake has a class of its own for each
                 raise ValueError(f"{target}: Snakemake cannot plan it: {' '.join(str(error).split())}") from None
             return planned_jobs(workflow._workflow.dag)

@@ -74,7 +74,7 @@ def gpu(name: str, *, throughput: float | None = None) -> Machine:
         ValueError: naming the nearest known GPU, or a speed that none has.
     """
     if name not in PEAKS:
-        raise ValueError(f"--gpu: '{name}' is not known{nearest(name, PEAKS)}; for another, add --throughput to one")
+        raise ValueError(f"--gpu: '{name}' is not known{nearest(name, PEAKS)}")
     full, fast, gigabytes = PEAKS[name]
     if throughput is not None and not 0 < throughput * TERA <= fast:
         raise ValueError(
