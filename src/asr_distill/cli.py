@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from asr_distill import cli_language_models
+from asr_distill import cli_language_models, cli_plan
 from asr_distill.devices import RENDEZVOUS, started_by_torchrun
 from asr_distill.locks import lock_job
 from asr_distill.stages import Log, Threads, device, start
@@ -37,6 +37,7 @@ Latency = Annotated[Path | None, typer.Option(help="latency.csv, for a study tha
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 app.add_typer(cli_language_models.app)
+app.add_typer(cli_plan.app)
 
 
 def main() -> None:

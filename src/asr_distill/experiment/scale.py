@@ -18,6 +18,7 @@ from asr_distill.experiment.base import (
     PositiveInt,
     Record,
     Use,
+    unset,
 )
 from asr_distill.experiment.corpora import Corpus, Features, Tokenizer
 from asr_distill.experiment.language_models import LanguageModels
@@ -134,6 +135,8 @@ class Scale(Record):
     corpus: Corpus
     features: Features = Features()
     tokenizer: Tokenizer
+    ctc_tokenizer: Tokenizer | None = Field(default=None, exclude_if=unset)
+    """Of CTC recognisers and of language models, where they have other tokens than transducers."""
     models: dict[Name, ModelSize]
     """Roles of transducers."""
     ctc_models: dict[Name, CTCSize] = {}
@@ -159,6 +162,12 @@ class Scale(Record):
     def parts(self, use: Use, *, sets: Collection[Name] = ()) -> tuple[str, ...]:
         """Return the names of the parts of one use that belong to no set, or to one of these; in the config's order."""
         return tuple(name for name, part in self.corpus.restricted(sets).parts.items() if part.use == use)
+
+    @property
+    def tokenizers(self) -> dict[str, Tokenizer]:
+        """Return the kinds of tokens by the name of their files: tokenizer, and ctc_tokenizer where there is one."""
+        own = {} if self.ctc_tokenizer is None else {"ctc_tokenizer": self.ctc_tokenizer}
+        return {"tokenizer": self.tokenizer} | own
 
     def restricted(self, sets: Collection[Name]) -> Scale:
         """Return the scale without the parts of other sets than these, and what it says about them."""
