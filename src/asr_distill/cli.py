@@ -47,9 +47,10 @@ def main() -> None:
     except ValueError as error:
         _fail(str(error))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.ENOENT, errno.EACCES, errno.EROFS):
+        full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if error.errno not in (*full, errno.ENOENT, errno.EACCES, errno.EROFS):
             raise
-        hint = "; free some space and run again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        hint = "; free some space and run again" if error.errno in full else ""
         _fail(f"{error.filename or 'file system'}: {error.strerror}{hint}")
 
 
