@@ -76,7 +76,7 @@ def test_a_second_workflow_in_the_same_folder_is_told_who_is_there(tmp_path: Pat
 
 def test_folders_with_a_shell_s_characters_do_no_harm(tmp_path: Path) -> None:
     copy_workflow(tmp_path)
-    odd = "it's a $(touch broken) `touch broken`; touch broken & # folder"
+    odd = "it's a $(touch broken) `touch broken`; touch broken & folder"
     done = snakemake(tmp_path, "scale=smoke", f'work="{odd}"', f"studies=[{STUDY}]", options=("--until", "tokenizer"))
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / odd / "smoke/tokenizer.model").is_file()
