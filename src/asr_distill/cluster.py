@@ -1,0 +1,44 @@
+"""What must be known of a cluster before jobs are sent to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+PROFILE = "profiles/slurm"
+
+
+def check_site(workflow: Any) -> None:
+    """Hold the jobs of Snakemake's workflow against the partitions of its SLURM profile; other executors pass.
+
+    Raises:
+        ValueError: when no partition is named, or none fits a job.
+    """
+    if workflow.executor_plugin.name != "slurm":
+        return
+    planned = [job for job in workflow.dag.needrun_jobs() if not job.is_norun]
+    unplaced = [job for job in planned if not job.resources.get("slurm_partition")]
+    if not unplaced:
+        return
+    from snakemake_executor_plugin_slurm.partitions import read_partition_file
+
+    path = workflow.executor_settings.partition_config
+    partitions = read_partition_file(Path(path)) if path else []
+    if not partitions:
+        raise ValueError(
+            f"{path or f'{PROFILE}/config.yaml'}: no partition is named; write those of your cluster and their limits "
+            f"into {PROFILE}/partitions.yaml (`sinfo -s` lists them)"
+        )
+    for job in unplaced:
+        if all(partition.score_job_fit(job) is None for partition in partitions):
+            raise ValueError(
+                f"{path}: no partition fits '{job.rule.name}', which asks for {_needs(job)}; correct the limits there, "
+                f"or ask for less: set-resources in {PROFILE}/config.yaml"
+            )
+
+
+def _needs(job: Any) -> str:
+    """Return what a job asks for, in words."""
+    asked = job.resources
+    words = [f"{asked.get('gpu', 0)} GPUs", f"{job.threads} threads"]
+    return ", ".join([*words, f"{asked.get('mem_mb')} MB", f"{asked.get('runtime')} minutes"])
