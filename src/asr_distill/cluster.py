@@ -1,11 +1,21 @@
-"""What must be known of a cluster before jobs are sent to it."""
+"""What must be known of a cluster before jobs are sent to it, and by the jobs themselves."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
+from asr_distill.devices import num_gpus
+
 PROFILE = "profiles/slurm"
+
+
+def gpus_at_hand() -> int:
+    """Return the number of GPUs of this machine, or of this job where SLURM runs it: those that it asked for."""
+    if "SLURM_JOB_ID" in os.environ and "CUDA_VISIBLE_DEVICES" not in os.environ:
+        return int(os.environ.get("SLURM_GPUS_ON_NODE", "0"))
+    return num_gpus()
 
 
 def check_site(workflow: Any) -> None:

@@ -16,15 +16,10 @@ _claimed: list[IO[bytes]] = []
 
 
 def num_gpus() -> int:
-    """Return the number of NVIDIA GPUs that jobs may use: those of CUDA_VISIBLE_DEVICES where it is set.
-
-    A job of SLURM may use those it asked for, whatever else the node has.
-    """
+    """Return the number of NVIDIA GPUs that jobs may use: those of CUDA_VISIBLE_DEVICES where it is set."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
-    if "SLURM_JOB_ID" in os.environ:
-        return int(os.environ.get("SLURM_GPUS_ON_NODE", "0"))
     return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 

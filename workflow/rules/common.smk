@@ -2,8 +2,7 @@
 import sys
 from pathlib import Path
 
-from asr_distill.cluster import check_site
-from asr_distill.devices import num_gpus
+from asr_distill.cluster import check_site, gpus_at_hand
 from asr_distill.dry_run import CostTeller
 from asr_distill.experiment import load_experiment, scored_parts, timed_runs
 
@@ -15,8 +14,8 @@ except (ValueError, OSError) as error:  # a user's mistake; a full or read-only 
     sys.exit(1)
 
 # One GPU for each job that computes, and never two jobs on one card; without GPUs the cores alone set the limit. How
-# many there are at a time: `resources: gpu=` of a profile or the command line says, else this machine's are counted.
-workflow.global_resources.setdefault("gpu", num_gpus())
+# many there are at a time, a profile's `resources: gpu` or the command line says; else this machine's are counted.
+workflow.global_resources.setdefault("gpu", gpus_at_hand())
 GPUS = workflow.global_resources["gpu"].value
 SCALE = experiment.config.scale
 WORK = f"{experiment.config.work}/{SCALE}"
