@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from slurm_cluster import Cluster, missing, running_cluster
 
-from conftest import copy_workflow
+from conftest import ROOT, copy_workflow
 
 pytestmark = pytest.mark.workflow
 
@@ -141,6 +141,26 @@ def test_a_path_that_a_node_lacks_is_said_before_anything_is_computed(cluster: C
     assert said
     assert all("/no/such/corpora is not there on compute node" in line for line in said)
     assert not (tmp_path / "work/smoke/synthesize.log").exists()
+
+
+def test_what_the_page_says_of_nodes_without_internet(tmp_path: Path) -> None:
+    copy_workflow(tmp_path)
+    page = (ROOT / "docs/clusters.md").read_text(encoding="utf-8")
+    section = page[page.index("## Compute nodes without internet") :]
+    commands = section[section.index("```sh\n") + 6 :].split("```")[0]
+    assert "asr-distill download work/librispeech_100/corpus.yaml" in commands
+    here = commands.replace("librispeech_100", "mini")  # where nothing has to be downloaded
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euc", here],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "work/mini/corpus.yaml: no part says download: true" in done.stdout
 
 
 def test_the_tables_of_a_disturbed_run_are_those_of_a_local_one(
