@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -61,7 +61,7 @@ def run(cluster: Cluster, folder: Path, *words: str) -> subprocess.CompletedProc
     return subprocess.run(
         command(*words),
         cwd=folder,
-        env=with_environment(cluster),
+        env=with_commands(cluster.environment),
         capture_output=True,
         text=True,
         check=False,
@@ -69,10 +69,9 @@ def run(cluster: Cluster, folder: Path, *words: str) -> subprocess.CompletedProc
     )
 
 
-def with_environment(cluster: Cluster) -> dict[str, str]:
-    """Return the cluster's variables, with the commands of this Python on the path."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), cluster.environment["PATH"]])
-    return cluster.environment | {"PATH": path}
+def with_commands(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables with the commands of this Python on the path."""
+    return {**environment, "PATH": os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])}
 
 
 def errors(done: subprocess.CompletedProcess[str]) -> list[str]:
@@ -173,7 +172,7 @@ def test_the_tables_of_a_disturbed_run_are_those_of_a_local_one(
         workflow = subprocess.Popen(
             command("--groups", *groups),
             cwd=tmp_path,
-            env=with_environment(cluster),
+            env=with_commands(cluster.environment),
             stdout=output,
             stderr=subprocess.STDOUT,
         )
