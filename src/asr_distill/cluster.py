@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from asr_distill.devices import num_gpus
 
 PROFILE = "profiles/slurm"
+LOGS = Path(".snakemake/slurm_logs")
+"""Where the executor plugin keeps what SLURM's jobs print, until they have ended well."""
 
 
 def gpus_at_hand() -> int:
@@ -45,6 +48,18 @@ def check_site(workflow: Any) -> None:
                 f"{path}: no partition fits '{job.rule.name}', which asks for {_needs(job)}; correct the limits there, "
                 f"or ask for less: set-resources in {PROFILE}/config.yaml"
             )
+
+
+def job_logs() -> set[Path]:
+    """Return what jobs of SLURM have printed: the running ones, and those that failed, in earlier runs too."""
+    return set(LOGS.rglob("*.log"))
+
+
+def job_errors(known: Collection[Path] = ()) -> list[str]:
+    """Return the lines "error: ..." of failed jobs, each once; logs that were `known` before are left out."""
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in sorted(job_logs() - set(known))]
+    lines = [line for text in texts for line in text.splitlines() if line.startswith("error: ")]
+    return list(dict.fromkeys(lines))
 
 
 def _needs(job: Any) -> str:

@@ -66,9 +66,14 @@ class Cluster:
         srun = folder / "bin/srun"
         srun.write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {shutil.which("srun")} "$@"\n')
         srun.chmod(0o755)
+        self.daemons: dict[str, subprocess.Popen[bytes]] = {}
+
+    def begin(self) -> None:
+        """Start the daemons and wait until the node is ready."""
         self._start_munge()
-        self.daemons = {name: self._start(name) for name in ("slurmctld", "slurmd")}
-        self.wait_until(lambda: self.ask("sinfo", "--noheader", "--format=%T").split() == ["idle", "idle"])
+        for name in ("slurmctld", "slurmd"):
+            self.start(name)
+        self.wait_until(lambda: set(self.ask("sinfo", "--noheader", "--format=%T").split()) == {"idle"})
 
     def ask(self, *command: str) -> str:
         """Return what a command of SLURM prints; nothing while the controller is down."""
@@ -98,8 +103,11 @@ class Cluster:
         self.daemons[name].wait()
 
     def start(self, name: str) -> None:
-        """Start a daemon again."""
-        self.daemons[name] = self._start(name)
+        """Start a daemon, again after `stop`."""
+        with (self.folder / f"{name}.out").open("ab") as output:
+            self.daemons[name] = subprocess.Popen(
+                [name, "-D"], env=self.environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
 
     def wait_until(self, condition: Callable[[], bool], *, seconds: float = 60) -> None:
         """Wait for a condition, at most so long."""
@@ -118,7 +126,9 @@ class Cluster:
             daemon.terminate()
         for daemon in self.daemons.values():
             daemon.wait(timeout=20)
-        os.kill(int((self.folder / "munge/pid").read_text()), signal.SIGTERM)
+        number = self.folder / "munge/pid"
+        if number.exists():
+            os.kill(int(number.read_text()), signal.SIGTERM)
 
     def _start_munge(self) -> None:
         """Start munged as its own user; it wants its files in a folder that nobody else can write."""
@@ -131,12 +141,6 @@ class Cluster:
         options = [*files, f"--socket={folder / 'socket'}"]
         subprocess.run(["runuser", "-u", "munge", "--", "munged", *options], check=True, capture_output=True)
 
-    def _start(self, name: str) -> subprocess.Popen[bytes]:
-        with (self.folder / f"{name}.out").open("ab") as output:
-            return subprocess.Popen(
-                [name, "-D"], env=self.environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-            )
-
 
 @contextmanager
 def running_cluster(folder: Path, *, cpus: int = 2) -> Iterator[Cluster]:
@@ -145,6 +149,7 @@ def running_cluster(folder: Path, *, cpus: int = 2) -> Iterator[Cluster]:
     folder.chmod(0o755)
     cluster = Cluster(folder, cpus=cpus)
     try:
+        cluster.begin()
         yield cluster
     finally:
         cluster.end()

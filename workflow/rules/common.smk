@@ -2,7 +2,7 @@
 import sys
 from pathlib import Path
 
-from asr_distill.cluster import check_site, gpus_at_hand
+from asr_distill.cluster import check_site, gpus_at_hand, job_errors, job_logs
 from asr_distill.dry_run import CostTeller
 from asr_distill.experiment import load_experiment, scored_parts, timed_runs
 
@@ -106,6 +106,14 @@ onstart:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+EARLIER_LOGS = job_logs()
+
+
+# What failed jobs said on their nodes.
+onerror:
+    print(*job_errors(EARLIER_LOGS), sep="\n", file=sys.stderr)
 
 
 def one_of(names):
