@@ -93,7 +93,7 @@ class Cluster:
                 mine = f"\0SLURM_JOB_ID={job}\0".encode() in b"\0" + (folder / "environ").read_bytes()
                 if mine and word.encode() in (folder / "cmdline").read_bytes():
                     found.append(int(folder.name))
-            except (FileNotFoundError, ProcessLookupError):  # it has just ended
+            except OSError:  # it has just ended, or is nobody's business
                 continue
         return found
 

@@ -103,7 +103,8 @@ def _unpack(archive: Path, *, folder: Path) -> None:
         folder.parent.mkdir(exist_ok=True)
         unpacked.rename(folder)
     except (tarfile.TarError, EOFError) as error:
-        raise ValueError(f"{archive}: cannot be unpacked ({error}); delete it and try again") from error
+        cause = str(error).partition("\n")[0].rstrip(": ")
+        raise ValueError(f"{archive}: cannot be unpacked ({cause}); delete it and try again") from error
     finally:
         shutil.rmtree(unpacking, ignore_errors=True)
 
