@@ -68,6 +68,17 @@ def synthesize(corpus: Path, output: Path, part_set: PartSet = None, workers: in
 
 
 @app.command()
+def download(corpus: Path, log: Log = None) -> None:
+    """Fetch the parts of CORPUS that say `download: true`, where there is internet: jobs then find them there."""
+    start(log)
+    from asr_distill.corpus.download import download_parts
+    from asr_distill.experiment import CorpusRecord
+
+    names = download_parts(CorpusRecord.read(corpus))
+    print(f"{', '.join(names)}: there" if names else f"{corpus}: no part says download: true")
+
+
+@app.command()
 def prepare(
     corpus: Path,
     part: str,

@@ -15,8 +15,8 @@ rule benchmarks:
     threads: 1024  # all cores there are, so that nothing runs beside it
     resources:
         gpu=min(1, GPUS),
-        mem_mb=16000,
-        runtime=120,
+        mem_mb=growing(16000),
+        runtime=growing(120),
     params:
         folder=benchmarks_folder,
     message:

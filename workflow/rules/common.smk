@@ -2,7 +2,7 @@
 import sys
 from pathlib import Path
 
-from asr_distill.devices import num_gpus
+from asr_distill.cluster import check_site, gpus_at_hand, job_errors, job_logs
 from asr_distill.dry_run import CostTeller
 from asr_distill.experiment import load_experiment, scored_parts, timed_runs
 from asr_distill.locks import lock_workflow
@@ -18,9 +18,10 @@ except (ValueError, OSError) as error:  # a user's mistake; a full or read-only 
     print(f"error: {error}", file=sys.stderr)
     sys.exit(1)
 
-# One GPU for each job that computes, and never two jobs on one card; without GPUs the cores alone set the limit.
-GPUS = num_gpus()
-workflow.global_resources.setdefault("gpu", GPUS)
+# One GPU for each job that computes, and never two jobs on one card; without GPUs the cores alone set the limit. How
+# many there are at a time, a profile's `resources: gpu` or the command line says; else this machine's are counted.
+workflow.global_resources.setdefault("gpu", gpus_at_hand())
+GPUS = workflow.global_resources["gpu"].value
 SCALE = experiment.config.scale
 WORK = f"{experiment.config.work}/{SCALE}"
 RESULTS = f"{experiment.config.results}/{SCALE}"
@@ -106,6 +107,23 @@ if workflow.output_settings.dryrun:
     logger.addHandler(CostTeller(workflow, work=Path(WORK), published=published))
 
 
+# What a cluster lacks is said before the first job is sent there.
+onstart:
+    try:
+        check_site(workflow)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+EARLIER_LOGS = job_logs()
+
+
+# What failed jobs said on their nodes.
+onerror:
+    print(*job_errors(EARLIER_LOGS), sep="\n", file=sys.stderr)
+
+
 def one_of(names):
     """Regular expression for one of the names; for none of them, one that matches nothing."""
     return "|".join(names) or "(?!)"
@@ -120,6 +138,15 @@ wildcard_constraints:
     seed=r"\d+",
     mask="token|word",
     tokens=one_of(TOKENIZERS),
+
+
+def growing(amount):
+    """What a job asks for: so much, and as much again each time it is retried."""
+
+    def asked(wildcards, attempt):
+        return amount * attempt
+
+    return asked
 
 
 def work_folder(wildcards):

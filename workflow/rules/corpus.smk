@@ -14,8 +14,8 @@ rule synthesize:
         "../../envs/asr-distill.yaml"
     threads: 2
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         sets=[],
     message:
@@ -56,8 +56,8 @@ rule prepare:
     conda:
         "../../envs/asr-distill.yaml"
     resources:
-        mem_mb=4000,
-        runtime=24 * 60,
+        mem_mb=growing(4000),
+        runtime=growing(12 * 60),
     params:
         folder=part_folder,
         synthetic=synthetic_folder,
@@ -93,8 +93,8 @@ rule overview:
     conda:
         "../../envs/asr-distill.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         folder=corpus_folder,
         sets=[],

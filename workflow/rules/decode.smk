@@ -19,8 +19,8 @@ rule pseudo_label:
         "../../envs/asr-distill.yaml"
     resources:
         gpu=min(1, GPUS),
-        mem_mb=8000,
-        runtime=24 * 60,
+        mem_mb=growing(8000),
+        runtime=growing(12 * 60),
     params:
         corpus=corpus_folder,
     message:
@@ -48,8 +48,8 @@ rule decode:
         "../../envs/asr-distill.yaml"
     resources:
         gpu=min(1, GPUS),
-        mem_mb=8000,
-        runtime=24 * 60,
+        mem_mb=growing(8000),
+        runtime=growing(12 * 60),
     params:
         corpus=corpus_folder,
         folder=run_folder,
@@ -85,8 +85,8 @@ rule decode_ctc:
         "../../envs/asr-distill.yaml"
     resources:
         gpu=min(1, GPUS),
-        mem_mb=8000,
-        runtime=24 * 60,
+        mem_mb=growing(8000),
+        runtime=growing(12 * 60),
     params:
         corpus=corpus_folder,
         folder=run_folder,
@@ -129,8 +129,8 @@ rule align:
         "../../envs/asr-distill.yaml"
     resources:
         gpu=min(1, GPUS),
-        mem_mb=8000,
-        runtime=24 * 60,
+        mem_mb=growing(8000),
+        runtime=growing(12 * 60),
     params:
         corpus=corpus_folder,
         parts=[word for part in TESTED for word in ("--part", part)],
@@ -160,6 +160,9 @@ rule latency:
         f"{REPORT}/latency.tsv"
     conda:
         "../../envs/asr-distill.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         corpus=corpus_folder,
         runs=study_folder,

@@ -14,8 +14,8 @@ rule tokenizer:
     conda:
         "../../envs/asr-distill.yaml"
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     message:
         "Estimate the word pieces"
     shell:
@@ -37,8 +37,8 @@ rule text:
     conda:
         "../../envs/asr-distill.yaml"
     resources:
-        mem_mb=16000,
-        runtime=120,
+        mem_mb=growing(16000),
+        runtime=growing(120),
     params:
         labelled=expand(
             "--labelled={path}", path=prepared("references.jsonl", LABELLED)
@@ -69,8 +69,8 @@ rule bert:
         "../../envs/asr-distill.yaml"
     resources:
         gpu=min(1, GPUS),
-        mem_mb=16000,
-        runtime=48 * 60,
+        mem_mb=growing(16000),
+        runtime=growing(24 * 60),
     params:
         folder=bert_folder,
     message:
@@ -98,8 +98,8 @@ rule soft_labels:
         "../../envs/asr-distill.yaml"
     resources:
         gpu=min(1, GPUS),
-        mem_mb=16000,
-        runtime=24 * 60,
+        mem_mb=growing(16000),
+        runtime=growing(12 * 60),
     params:
         folder=bert_folder,
         top_k=soft_label_top_k,
@@ -125,8 +125,8 @@ rule ngram:
     conda:
         "../../envs/asr-distill.yaml"
     resources:
-        mem_mb=16000,
-        runtime=240,
+        mem_mb=growing(16000),
+        runtime=growing(240),
     message:
         "Estimate the n-gram"
     shell:

@@ -23,8 +23,8 @@ rule train:
         "../../envs/asr-distill.yaml"
     resources:
         gpu=min(1, GPUS),
-        mem_mb=8000,
-        runtime=48 * 60,
+        mem_mb=growing(8000),
+        runtime=24 * 60,  # no growth: a retry goes on from the last checkpoint
     params:
         corpus=corpus_folder,
         folder=run_folder,
