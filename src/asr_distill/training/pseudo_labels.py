@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from asr_distill.experiment import PseudoLabelChoice
+
+Line = Mapping[str, Any]
 
 
 def read_pseudo_labels(
@@ -32,24 +36,139 @@ def read_pseudo_labels(
     return {line["id"]: line["text"] for line in kept}
 
 
-def _chosen(lines: Sequence[dict[str, Any]], choice: PseudoLabelChoice, *, where: str) -> list[dict[str, Any]]:
+def _chosen(lines: Sequence[Line], choice: PseudoLabelChoice, *, where: str) -> list[Line]:
     """Return the lines within the limits of length and score, and of these the best share by score per token."""
-    median = statistics.median(line["tokens_per_second"] for line in lines)
-    shortest = choice.min_length_ratio * median
-    longest = math.inf if choice.max_length_ratio is None else choice.max_length_ratio * median
-    fitting = [line for line in lines if shortest <= line["tokens_per_second"] <= longest]
-    if not fitting:
-        raise ValueError(
-            f"{where}: none of the teacher's {len(lines)} transcripts has from {shortest:.2f} to {longest:.2f} tokens "
-            f"per second; the median is {median:.2f}; relax min_length_ratio or max_length_ratio"
-        )
+    limits = Limits.of_length(choice, median=statistics.median(line["tokens_per_second"] for line in lines))
+    fitting = [line for line in lines if limits.fit(line)]
     least = -math.inf if choice.min_score_per_token is None else choice.min_score_per_token
     good = [line for line in fitting if line["score_per_token"] >= least]
     if not good:
-        best = max(line["score_per_token"] for line in fitting)
-        raise ValueError(
-            f"{where}: none of the teacher's transcripts has a score per token of {least:g} or more; the best of "
-            f"{len(fitting)} has {best:.3f}; relax min_score_per_token"
-        )
+        best = max((line["score_per_token"] for line in fitting), default=None)
+        _refuse(choice, limits, kept=len(lines), fitting=len(fitting), best=best, where=where)
     ranked = sorted(good, key=lambda line: (-line["score_per_token"], line["id"]))
-    return ranked[: max(1, int(choice.keep_share * len(ranked) + 0.5))]
+    return ranked[: _share(choice, len(ranked))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a run's choice comes down to, for one transcript at a time."""
+
+    shortest: float = 0.0
+    """Tokens per second."""
+    longest: float = math.inf
+    median: float = math.nan
+    """Of the transcripts' tokens per second, where lengths are limited."""
+    least: float = -math.inf
+    """Score per token."""
+    places: int | None = None
+    """How many are left for those with exactly the least score, which are taken in the order of their ids; None: all
+    can be taken."""
+
+    @classmethod
+    def of_length(cls, choice: PseudoLabelChoice, *, median: float) -> Limits:
+        """Return the limits of length alone; `median` is in tokens per second."""
+        longest = math.inf if choice.max_length_ratio is None else choice.max_length_ratio * median
+        return cls(shortest=choice.min_length_ratio * median, longest=longest, median=median)
+
+    def fit(self, line: Line) -> bool:
+        """Tell whether a transcript is as long as it should be."""
+        return self.shortest <= line["tokens_per_second"] <= self.longest
+
+    def take(self, line: Line) -> bool:
+        """Tell whether a transcript is kept, fits, and is better than the least good that can be taken."""
+        if not (line["kept"] and self.fit(line)):
+            return False
+        return line["score_per_token"] > self.least or (self.places is None and line["score_per_token"] == self.least)
+
+    def tie(self, line: Line) -> bool:
+        """Tell whether a transcript may or may not be taken, by its id."""
+        if self.places is None or not (line["kept"] and self.fit(line)):
+            return False
+        return line["score_per_token"] == self.least
+
+
+def read_lines(path: Path, *, offset: int = 0) -> Iterator[tuple[int, Line]]:
+    """Yield the lines of a file of transcripts one by one, each with its own place in bytes, from a place on.
+
+    Raises:
+        ValueError: where a line is not what a transcribing job writes.
+    """
+    with path.open("rb") as file:
+        file.seek(offset)
+        for line in file:
+            try:
+                yield offset, json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"{path}: damaged at byte {offset} ({error}); remove the file and run again") from None
+            offset += len(line)
+
+
+def stream_limits(paths: Sequence[Path], *, choice: PseudoLabelChoice | None, where: str) -> Limits:
+    """Return the limits that a choice means for these transcripts, without keeping any.
+
+    Scores are written with four decimals and lengths with three, so counting how often each value occurs takes memory
+    that does not depend on the number of transcripts, and median and quantile are exact.
+
+    Raises:
+        ValueError: when the choice leaves no transcript.
+    """
+    if choice is None:
+        return Limits()
+    limits = Limits()
+    if choice.min_length_ratio or choice.max_length_ratio is not None:
+        lengths = Counter(line["tokens_per_second"] for line in _kept(paths))
+        if lengths:
+            limits = Limits.of_length(choice, median=_median(lengths))
+    scores: Counter[float] = Counter()
+    kept = 0
+    for line in _kept(paths):
+        kept += 1
+        if limits.fit(line):
+            scores[line["score_per_token"]] += 1
+    if not kept:
+        return limits
+    least = -math.inf if choice.min_score_per_token is None else choice.min_score_per_token
+    good = {score: count for score, count in scores.items() if score >= least}
+    if not good:
+        _refuse(choice, limits, kept=kept, fitting=scores.total(), best=max(scores, default=None), where=where)
+    wanted = _share(choice, sum(good.values()))
+    for score in sorted(good, reverse=True):
+        if good[score] >= wanted:
+            break
+        wanted -= good[score]
+    places = None if good[score] == wanted else wanted
+    return replace(limits, least=score, places=places)
+
+
+def _kept(paths: Iterable[Path]) -> Iterator[Line]:
+    return (line for path in paths for _, line in read_lines(path) if line["kept"])
+
+
+def _median(counts: Counter[float]) -> float:
+    """Return the median of values that occur so often."""
+    total, middle, before = counts.total(), [], 0
+    for value in sorted(counts):
+        before += counts[value]
+        middle += [value] * ((before > (total - 1) // 2) + (before > total // 2) - len(middle))
+        if len(middle) == 2:
+            break
+    return sum(middle) / 2
+
+
+def _share(choice: PseudoLabelChoice, number: int) -> int:
+    return max(1, int(choice.keep_share * number + 0.5))
+
+
+def _refuse(
+    choice: PseudoLabelChoice, limits: Limits, *, kept: int, fitting: int, best: float | None, where: str
+) -> None:
+    """Raise ValueError: the choice leaves nothing."""
+    if not fitting:
+        raise ValueError(
+            f"{where}: none of the teacher's {kept} transcripts has from {limits.shortest:.2f} to {limits.longest:.2f} "
+            f"tokens per second; the median is {limits.median:.2f}; relax min_length_ratio or max_length_ratio"
+        )
+    raise ValueError(
+        f"{where}: none of the teacher's transcripts has a score per token of {choice.min_score_per_token:g} or more; "
+        f"the best of {fitting} has {best:.3f}; relax min_score_per_token"
+    )
