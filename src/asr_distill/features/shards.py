@@ -63,7 +63,7 @@ class Shard:
         Raises:
             ValueError: where the shard is damaged.
         """
-        found, damage = 0, "ends early"
+        found, damage, archive = 0, "ends early", str(self.archive)
         cuts = iter(LazyManifestIterator(self.manifest))
         while True:
             try:
@@ -73,7 +73,7 @@ class Shard:
             if cut is None:
                 break
             found += 1
-            cut.features.storage_path = str(self.archive)
+            cut.features.storage_path = archive
             yield cut
         if found != self.cuts:
             raise ValueError(

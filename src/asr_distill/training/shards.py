@@ -7,7 +7,9 @@ same number of them, and a training can go on with another number.
 
 from __future__ import annotations
 
+import json
 import random
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +22,7 @@ from asr_distill.features.reading import FeatureReader, original_id
 from asr_distill.features.shards import INDEX, Shard, read_index
 from asr_distill.text.tokenizer import Tokenizer
 from asr_distill.training.data import TrainingData, check_batch, check_pool, log
-from asr_distill.training.pseudo_labels import Limits, read_lines, stream_limits
+from asr_distill.training.pseudo_labels import Limits, read_scores, stream_limits
 
 SECTION = 250_000
 """Utterances after which batches are drawn anew: a training that goes on reads no more manifests than these again."""
@@ -39,9 +41,10 @@ class Transcripts:
 
     def read(self) -> Iterator[tuple[str, str | None]]:
         """Yield utterance ids with their transcripts, None where it is not trained on."""
-        for _, line in read_lines(self.path, offset=self.offset):
-            taken = self.limits.take(line) or line["id"] in self.ties
-            yield line["id"], line["text"] if taken else None
+        for _, line, scored in read_scores(self.path, offset=self.offset):
+            values = json.loads(line)
+            taken = self.limits.take(scored) or values["id"] in self.ties
+            yield values["id"], values["text"] if taken else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +79,6 @@ class TrainingShard:
                     "remove the transcripts and run again"
                 )
             if text is not None:
-                cut.supervisions[0].text = None  # of labelled speech that is heard without its transcripts
                 yield cut, text
 
 
@@ -101,7 +103,7 @@ class Pool:
 
 
 class LazyCuts:
-    """Cuts with their token ids, read anew every time they are gone through."""
+    """Cuts with their token ids in place of transcripts, read anew every time they are gone through."""
 
     def __init__(self, shards: Sequence[TrainingShard], *, encode: Callable[[str], list[int]]):
         self.shards, self.encode = shards, encode
@@ -112,7 +114,8 @@ class LazyCuts:
     def __iter__(self) -> Iterator[Cut]:
         for shard in self.shards:
             for cut, text in shard.read():
-                cut.custom = (cut.custom or {}) | {"tokens": self.encode(text)}
+                cut.supervisions = []  # thousands wait to be drawn
+                cut.custom = (cut.custom or {}) | {"tokens": array("i", self.encode(text))}
                 yield cut
 
 
@@ -243,20 +246,18 @@ def _count(
     shards: Sequence[Shard], path: Path, limits: Limits
 ) -> Iterator[tuple[TrainingShard, list[tuple[str, float]]]]:
     """Yield each shard with the number of transcripts that are taken, and those that may be: id and seconds."""
-    lines = read_lines(path)
+    lines = read_scores(path)
     for shard in shards:
         start, taken, seconds, ties = None, 0, 0.0, []
         for _ in range(shard.utterances):
-            offset, line = next(lines, (None, None))
+            offset, line, scored = next(lines, (None, None, None))
             if line is None:
                 raise ValueError(f"{path}: ends before {shard.manifest}; remove the transcripts and run again")
-            if "duration" not in line:
-                raise ValueError(f"{path}: is of speech that was not stored in shards; remove it and run again")
             start = offset if start is None else start
-            if limits.take(line):
-                taken, seconds = taken + 1, seconds + line["duration"]
-            elif limits.tie(line):
-                ties.append((line["id"], line["duration"]))
+            if limits.take(scored):
+                taken, seconds = taken + 1, seconds + scored.seconds
+            elif limits.tie(scored):
+                ties.append((json.loads(line)["id"], scored.seconds))
         transcripts = Transcripts(path=path, offset=start, limits=limits)
         yield TrainingShard(shard=shard, cuts=taken, seconds=seconds, transcripts=transcripts), ties
     if next(lines, None) is not None:

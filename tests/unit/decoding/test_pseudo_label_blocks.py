@@ -41,6 +41,7 @@ def corpus(tmp_path_factory):
     SupervisionSet.from_segments(segments).to_file(folder / "supervisions_n.jsonl.gz")
     for part, size in (("shards", 3), ("whole", None)):
         rules = {"parts": {part: {"source": "manifests", "name": "n", "use": "unlabelled"}}, "shard_utterances": size}
+        rules["min_duration"] = 0.2
         features = {"mel_bins": 4, "speed_perturbation": [1.0, 1.1]}
         record = CorpusRecord.model_validate({"data": str(folder), "corpus": rules, "features": features})
         prepare(part, record=record, synthetic=folder, output=folder / part)

@@ -48,8 +48,10 @@ def write_labels(path, shards, *, scores=None):
             "id": cut.id,
             "text": ["YES", "NO", "MAYBE", "SO", "WHY", "NOT"][number],
             "score_per_token": -0.1 * number if scores is None else scores[number],
+            "tokens": 2,
             "tokens_per_second": 2.0,
             "kept": number not in DROPPED,
+            "reason": "",
             "duration": cut.duration,
         }
         for number, cut in enumerate(originals)
@@ -87,7 +89,7 @@ def test_the_same_utterances_with_the_same_tokens_as_from_one_file(corpus, shard
         for batch, _, _ in itertools.takewhile(lambda item: item[1] == 0, data.batches()):
             for cut in batch:
                 other = expected.pop(cut.id)
-                assert cut.tokens == other.tokens
+                assert list(cut.tokens) == other.tokens
                 assert (cut.num_frames, cut.duration) == (other.num_frames, other.duration)
                 torch.testing.assert_close(data.reader.read(cut), whole.reader.read(other), atol=2**-4, rtol=0)
     assert not expected
@@ -179,7 +181,7 @@ def test_nothing_is_read_far_ahead(monkeypatch, corpus, shards, make_run):
         for cuts, _, _ in itertools.islice(batches, 100):
             used += len(cuts)
             assert read - start <= used + 10
-    assert used > 300
+    assert used > 200
 
 
 def test_a_stopped_training_goes_on(monkeypatch, corpus, shards, labels, make_run, tmp_path):
@@ -244,10 +246,11 @@ CHOICES = st.fixed_dictionaries(
 def test_streaming_limits_choose_what_sorting_chooses(tmp_path_factory, lines, choice):
     path = tmp_path_factory.mktemp("lines") / "labels.jsonl"
     values = [
-        {"id": f"u{number:02d}", "text": "A", "score_per_token": score, "tokens_per_second": speed, "kept": kept}
+        {"id": f"u{number:02d}", "text": 'A"', "score_per_token": score, "tokens": 1, "tokens_per_second": speed}
+        | {"kept": kept, "reason": "" if kept else "few", "duration": 1.0}
         for number, (score, speed, kept) in enumerate(lines)
     ]
-    path.write_text("".join(json.dumps(line | {"duration": 1.0}) + "\n" for line in values), encoding="utf-8")
+    path.write_text("".join(json.dumps(line) + "\n" for line in values), encoding="utf-8")
     chosen = PseudoLabelChoice.model_validate(choice)
     expected, limits = (outcome(function, path, chosen) for function in (read_pseudo_labels, stream_limits))
     if isinstance(expected, str):
@@ -294,9 +297,9 @@ def test_no_utterance_left_is_an_error(corpus, shards, make_run, labels, tmp_pat
     [
         (lambda lines: lines[1:], "ends before"),
         (lambda lines: [*lines, lines[0]], "goes on after"),
-        (lambda lines: lines[::-1], "has 'quiet5' where .*cuts.* has 'quiet0'"),
-        (lambda lines: [line.replace('"duration"', '"other"') for line in lines], "not stored in shards; remove it"),
-        (lambda lines: [lines[0], lines[1][:20], *lines[2:]], "damaged at byte"),
+        (lambda lines: lines[::-1], r"has 'quiet\d' where .*cuts.* has 'quiet\d'; remove"),
+        (lambda lines: [line.replace('"duration"', '"other"') for line in lines], "not of speech in shards"),
+        (lambda lines: [lines[0], lines[1][:20], *lines[2:]], "or damaged, at byte"),
     ],
 )
 def test_transcripts_of_other_speech_are_refused(corpus, shards, make_run, labels, tmp_path, change, message):
