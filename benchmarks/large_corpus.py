@@ -70,7 +70,9 @@ def main() -> None:
     """Measure and write `large_corpus.csv` and `.md`."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.large_corpus", description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder of the table")
-    parser.add_argument("--utterances", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument(
+        "--utterances", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help=f"sizes, multiples of {SHARD}"
+    )
     parser.add_argument("--drawn", type=int, default=100_000, help="utterances drawn, or transcribed, in each row")
     parser.add_argument("--stages", nargs="+", choices=("training", "pseudo-labelling"), default=None)
     options = parser.parse_args()
@@ -92,24 +94,29 @@ def main() -> None:
 
 
 def write_corpus(folder: Path, utterances: int) -> None:
-    """Write a part `speech` of so many utterances of 2 to 22 seconds in shards, transcripts of it, and tokens."""
+    """Write a part `speech` in shards, transcripts of it, and tokens; utterances of 2 to 22 s, alike in every shard."""
+    if utterances < SHARD or utterances % SHARD:
+        raise ValueError(f"--utterances: {utterances} is no multiple of {SHARD}; write {SHARD} times a number")
     generator = random.Random(0)
     write_tokens(folder / "tokens.model")
     (folder / "speech" / "shards").mkdir(parents=True)
+    seconds = [generator.randrange(200, 2200) / 100 for _ in range(SHARD)]
+    keys = [f"large/0000/some_book_of_many_64kb/chapter_{place:04d}" for place in range(SHARD)]
+    cuts, lines = (
+        "".join(
+            json.dumps(values(key, duration, generator)) + "\n" for key, duration in zip(keys, seconds, strict=True)
+        )
+        for values in (cut_values, label_values)
+    )
     shards = []
     with (folder / "labels.jsonl").open("w", encoding="utf-8") as labels:
-        for number in range(-(-utterances // SHARD)):
-            count = min(SHARD, utterances - number * SHARD)
-            seconds = [generator.randrange(200, 2200) / 100 for _ in range(count)]
-            shard = Shard(
-                folder=folder / "speech", number=number, utterances=count, cuts=count, seconds=round(sum(seconds), 2)
-            )
-            with gzip.open(shard.manifest, "wt", compresslevel=1, encoding="utf-8") as manifest:
-                for place, duration in enumerate(seconds):
-                    key = f"large/{number:04d}/some_book_of_many_64kb/chapter_{place:04d}"
-                    manifest.write(json.dumps(cut_values(key, duration)) + "\n")
-                    labels.write(json.dumps(label_values(key, duration, generator)) + "\n")
-            shards.append(shard)
+        for number in range(utterances // SHARD):
+            size = {"utterances": SHARD, "cuts": SHARD, "seconds": round(sum(seconds), 2)}
+            shards.append(Shard(folder=folder / "speech", number=number, **size))
+            book = f"large/{number:04d}/"
+            with gzip.open(shards[-1].manifest, "wt", compresslevel=1, encoding="utf-8") as manifest:
+                manifest.write(cuts.replace("large/0000/", book))
+            labels.write(lines.replace("large/0000/", book))
     write_index(folder / "speech", shards)
 
 
@@ -119,7 +126,7 @@ def write_tokens(path: Path) -> None:
     path.write_bytes(Tokenizer.estimate(lines, vocabulary=60, type="unigram"))
 
 
-def cut_values(key: str, duration: float) -> dict[str, Any]:
+def cut_values(key: str, duration: float, _: random.Random) -> dict[str, Any]:
     """Return an utterance as Lhotse writes it."""
     frames = round(100 * duration)
     features = {
