@@ -19,7 +19,7 @@ from asr_distill.corpus.speech import Rejection, Speech
 from asr_distill.corpus.validate import UnusableError, load_samples, stream_cuts
 from asr_distill.experiment import CorpusRecord
 from asr_distill.features.reading import original_id
-from asr_distill.features.shards import INDEX, ArchivedFeaturesReader, Shard, ShardWriter, write_index
+from asr_distill.features.shards import FOLDER, INDEX, ArchivedFeaturesReader, Shard, ShardWriter, write_index
 from asr_distill.features.statistics import PartStatistics
 from asr_distill.features.utterances import QUARANTINE, Featuriser, check_share, reference_line, write_quarantine
 from asr_distill.files import replacing, write_json
@@ -135,7 +135,7 @@ def _sizes(shard: Shard) -> list[int]:
 def _remove_others(output: Path, shards: Sequence[Shard]) -> None:
     """Remove what a former, longer list of utterances left."""
     mine = {path for shard in shards for path in (shard.manifest, shard.archive)}
-    for path in (output / "shards").glob("*"):
+    for path in (output / FOLDER).glob("*"):
         if path not in mine:
             path.unlink()
 

@@ -136,17 +136,15 @@ class ShardedTrainingData(TrainingData):
         self.run = run
         self.labelled, self.unlabelled = labelled, unlabelled
         self.reader = FeatureReader((), cache_hours=0)
-        self.cuts = Pool(shards=[*labelled, *unlabelled], seed=run.seed, encode=encode)
-        mixed = run.run.recogniser == "transducer" and run.run.labelled_share is not None
+        pools = [Pool(shards=shards, seed=run.seed, encode=encode) for shards in (labelled, unlabelled)]
+        self.cuts = _in_sections(replace(pools[0], shards=[*labelled, *unlabelled]))
         self.pools = None
-        if mixed:
+        if run.run.recogniser == "transducer" and run.run.labelled_share is not None:
             batch = run.phase.batch_utterances
             share = run.run.labelled_utterances(batch)
-            pools = [Pool(shards=shards, seed=run.seed, encode=encode) for shards in (labelled, unlabelled)]
-            for kind, pool, of_batch in zip(("labelled", "unlabelled"), pools, (share, batch - share), strict=True):
-                check_pool(run, kind=kind, found=len(pool), of_batch=of_batch)
+            check_pool(run, kind="labelled", found=len(pools[0]), of_batch=share)
+            check_pool(run, kind="unlabelled", found=len(pools[1]), of_batch=batch - share)
             self.pools = pools[0], _in_sections(pools[1])
-        self.cuts = _in_sections(self.cuts)
 
     def transcripts(self) -> dict[str, Sequence[int]]:
         """Return the token ids of every utterance, by its id, for runs that learn from BERT; for others none."""
