@@ -6,24 +6,38 @@ Stages import what they need when they run, because starting torch takes longer 
 from __future__ import annotations
 
 import errno
+import json
 import logging
+import os
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from asr_distill import cli_language_models
+from asr_distill import cli_language_models, cli_plan
+from asr_distill.devices import RENDEZVOUS, started_by_torchrun
+from asr_distill.locks import lock_job
 from asr_distill.stages import Log, Threads, device, start
 
 PartSet = Annotated[str | None, typer.Option("--set", help="Parts of this set instead of those without one.")]
 PartSets = Annotated[list[str] | None, typer.Option("--set", help="Parts of these sets too.")]
+
+Processes = Annotated[
+    int,
+    typer.Option(
+        min=0, envvar="ASR_DISTILL_PROCESSES", help="Processes on each node, one per GPU; 0 and 1 mean this one alone."
+    ),
+]
+Nodes = Annotated[int, typer.Option(min=1, envvar="ASR_DISTILL_NODES", help="Nodes of the SLURM job to train on.")]
 
 Latency = Annotated[Path | None, typer.Option(help="latency.csv, for a study that shows emission latency.")]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 app.add_typer(cli_language_models.app)
+app.add_typer(cli_plan.app)
 
 
 def main() -> None:
@@ -33,9 +47,10 @@ def main() -> None:
     except ValueError as error:
         _fail(str(error))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.ENOENT, errno.EACCES, errno.EROFS):
+        full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if error.errno not in (*full, errno.ENOENT, errno.EACCES, errno.EROFS):
             raise
-        hint = "; free some space and run again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        hint = "; free some space and run again" if error.errno in full else ""
         _fail(f"{error.filename or 'file system'}: {error.strerror}{hint}")
 
 
@@ -88,8 +103,6 @@ def overview(
 def tokenizer(record: Path, references: list[Path], output: Annotated[Path, typer.Option()], log: Log = None) -> None:
     """Estimate the word pieces on the transcripts in REFERENCES."""
     start(log)
-    import json
-
     from asr_distill.experiment import TokenizerRecord
     from asr_distill.text.tokenizer import Tokenizer
 
@@ -108,14 +121,27 @@ def train(
     initial: Annotated[Path | None, typer.Option(help="Model or encoder from whose encoder the run starts.")] = None,
     soft_labels: Path | None = None,
     pseudo_labels: Annotated[list[Path] | None, typer.Option()] = None,
+    processes: Processes = 1,
+    nodes: Nodes = 1,
     threads: Threads = 1,
     log: Log = None,
 ) -> None:
     """Train the run described in RUN (run.yaml) into the folder OUTPUT, resuming where an earlier call stopped."""
-    start(log, threads=threads)
+    several = (processes > 1 or nodes > 1) and not started_by_torchrun()
+    start(log, threads=None if several else threads)
     from asr_distill.experiment import RunRecord
-    from asr_distill.training.loop import TrainingPaths
+
+    record = RunRecord.read(run)
+    if not started_by_torchrun() and RENDEZVOUS not in os.environ:  # else the process that started this one has it
+        lock_job(output)
+    if several:
+        from asr_distill.training.launch import Layout, launch
+
+        layout = Layout(processes=max(1, processes), nodes=nodes, threads=threads)
+        layout.check(record)
+        return launch(layout)
     from asr_distill.training.loop import train as run_training
+    from asr_distill.training.paths import TrainingPaths
 
     paths = TrainingPaths(
         corpus=corpus,
@@ -126,7 +152,7 @@ def train(
         pseudo_labels=pseudo_labels or [],
         output=output,
     )
-    run_training(RunRecord.read(run), paths=paths)
+    return run_training(record, paths=paths)
 
 
 @app.command()
@@ -422,8 +448,6 @@ def compare(results: Path = Path("results"), published: Path | None = None) -> N
 @app.command()
 def schema(folder: Path) -> None:
     """Write the JSON Schemas of config, scales and studies into FOLDER."""
-    import json
-
     from asr_distill.experiment import Config, Scale, Study
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -447,6 +471,11 @@ def _load(model: Path, tokenizer: Path):
 
 
 def _fail(message: str) -> None:
+    """End with one line; of several processes that train one model, torchrun's agent tells it once for all."""
+    if (told := os.environ.get("TORCHELASTIC_ERROR_FILE")) is not None:
+        details = {"message": message, "extraInfo": {"py_callstack": "", "timestamp": str(int(time.time()))}}
+        Path(told).write_text(json.dumps({"message": details}), encoding="utf-8")
+        raise SystemExit(1)
     logging.getLogger(__name__).error(message)
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(1)

@@ -6,6 +6,7 @@ rule benchmarks:
         lattice=multiext(f"{BENCHMARKS}/lattice", ".csv", ".md"),
         sweep=multiext(f"{BENCHMARKS}/sweep", ".csv", ".svg", ".png"),
         training_step=multiext(f"{BENCHMARKS}/training_step", ".csv", ".md"),
+        data_parallel=multiext(f"{BENCHMARKS}/data_parallel", ".csv", ".md"),
         provenance=f"{BENCHMARKS}/provenance.json",
     log:
         f"{experiment.config.work}/benchmarks.log",

@@ -26,7 +26,10 @@ WORK = f"{experiment.config.work}/{SCALE}"
 RESULTS = f"{experiment.config.results}/{SCALE}"
 BENCHMARKS = f"{experiment.config.results}/benchmarks"
 CORPUS = f"{WORK}/corpus"
+TOKENIZERS = list(experiment.scale.tokenizers)
 TOKENIZER = f"{WORK}/tokenizer.model"
+# Tokens of CTC recognisers and of language models: the last kind, which is the only one where there is no other.
+CTC_TOKENIZER = f"{WORK}/{TOKENIZERS[-1]}.model"
 PARTS = list(experiment.scale.corpus.parts)
 SETS = experiment.scale.corpus.sets  # of parts that only runs which ask for them use
 WITHOUT_SET = list(experiment.scale.corpus.restricted().parts)
@@ -117,6 +120,7 @@ wildcard_constraints:
     sets=rf"({one_of(SETS)})(\+({one_of(SETS)}))*",
     seed=r"\d+",
     mask="token|word",
+    tokens=one_of(TOKENIZERS),
 
 
 def work_folder(wildcards):
@@ -227,7 +231,7 @@ def report_records(wildcards):
     """What decides the parts that a report is about, their tokens and their transcripts."""
     sets = ["sets"] if report_sets(wildcards) else []
     return expand(
-        f"{WORK}/{{name}}.yaml", name=["corpus", *sets, "tokenizer", "decoding"]
+        f"{WORK}/{{name}}.yaml", name=["corpus", *sets, *TOKENIZERS, "decoding"]
     )
 
 
@@ -240,8 +244,8 @@ def teacher_model(wildcards):
 
 def run_tokenizer(wildcards):
     """The tokens that a run learns; pre-training of an encoder has none."""
-    pretrains = run_record(wildcards).run.recogniser == "best_rq"
-    return [] if pretrains else [TOKENIZER]
+    kinds = {"best_rq": [], "ctc": [CTC_TOKENIZER], "transducer": [TOKENIZER]}
+    return kinds[run_record(wildcards).run.recogniser]
 
 
 def tokenizer_option(wildcards, input):

@@ -124,7 +124,7 @@ rule decode_ctc:
     input:
         model=f"{RUN}/model.safetensors",
         decoder=attention_decoder,
-        tokenizer=TOKENIZER,
+        tokenizer=CTC_TOKENIZER,
         settings=f"{WORK}/language_models.yaml",
         ngram=NGRAM,
         cuts=prepared("cuts.jsonl.gz", SCORED),

@@ -126,7 +126,7 @@ rule illustrate_knowledge:
         bert=rules.bert.output,
         models=decoder_models,
         sampled=sampled,
-        tokenizer=TOKENIZER,
+        tokenizer=CTC_TOKENIZER,
         cuts=prepared("cuts.jsonl.gz", SCORED),
         features=prepared("features.lca", SCORED),
     output:

@@ -3,14 +3,14 @@
 
 rule tokenizer:
     input:
-        record=f"{WORK}/tokenizer.yaml",
+        record=f"{WORK}/{{tokens}}.yaml",
         references=prepared("references.jsonl", LABELLED),
     output:
-        TOKENIZER,
+        f"{WORK}/{{tokens}}.model",
     log:
-        f"{WORK}/tokenizer.log",
+        f"{WORK}/{{tokens}}.log",
     benchmark:
-        f"{WORK}/tokenizer.tsv"
+        f"{WORK}/{{tokens}}.tsv"
     conda:
         "../../envs/asr-distill.yaml"
     resources:
@@ -54,7 +54,7 @@ rule bert:
     input:
         record=f"{WORK}/language_models.yaml",
         text=f"{LANGUAGE_MODELS}/text.txt",
-        tokenizer=TOKENIZER,
+        tokenizer=CTC_TOKENIZER,
     output:
         model=f"{BERT}/model.safetensors",
         config=f"{BERT}/config.json",
@@ -84,7 +84,7 @@ rule soft_labels:
     input:
         bert=rules.bert.output,
         references=prepared("references.jsonl", LABELLED),
-        tokenizer=TOKENIZER,
+        tokenizer=CTC_TOKENIZER,
     output:
         f"{LANGUAGE_MODELS}/soft_labels/{{mask}}{{hidden_states}}.safetensors",
     log:
@@ -115,7 +115,7 @@ rule ngram:
     input:
         record=f"{WORK}/language_models.yaml",
         text=f"{LANGUAGE_MODELS}/text.txt",
-        tokenizer=TOKENIZER,
+        tokenizer=CTC_TOKENIZER,
     output:
         NGRAM,
     log:

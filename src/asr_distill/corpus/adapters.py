@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeVar
 from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
 from asr_distill.corpus.download import download_librispeech_part
+from asr_distill.corpus.manifest_checks import check_entry
 from asr_distill.corpus.speakers import choose_speakers
 from asr_distill.corpus.speech import Rejection, Speech, first_cause
 from asr_distill.experiment import CorpusRecord, LibriLightPart, LibriSpeechPart, ManifestPart, SyntheticPart
@@ -154,9 +155,13 @@ def _transcript_lines(folder: Path) -> Iterator[tuple[str, Path, str]]:
 
 def _load(kind: type[Manifest], path: Path) -> Manifest:
     try:
-        return kind.from_file(path).to_eager()
+        manifest = kind.from_file(path).to_eager()
+        for entry in manifest:
+            check_entry(entry)
     except Exception as error:  # gzip, JSON and Lhotse each have their own
-        raise ValueError(f"{path}: not readable as a Lhotse {kind.__name__}: {error}") from None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path}: not readable as a Lhotse {kind.__name__}: {reason}") from None
+    return manifest
 
 
 def _speaker(segment: SupervisionSegment) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -161,29 +161,45 @@ def transcribe(
 
 
 class DevSet:
-    """A fixed sample of the dev parts, transcribed greedily now and then during training."""
+    """A fixed sample of the dev parts, transcribed greedily now and then during training, each process its share."""
 
-    def __init__(self, parts: Sequence[str], *, corpus: Path, limit: int):
+    def __init__(self, parts: Sequence[str], *, corpus: Path, limit: int, rank: int = 0, world: int = 1):
         self.cuts = {}
         for part in parts:
             cuts = list(read_cuts([corpus / part], originals_only=True))
-            self.cuts[part] = cuts[:: max(1, len(cuts) // limit)][:limit]  # spread over the speakers
+            sample = cuts[:: max(1, len(cuts) // limit)][:limit]  # spread over the speakers
+            self.cuts[part] = sample[rank::world]
         self.reader = FeatureReader([cut for cuts in self.cuts.values() for cut in cuts], cache_hours=float("inf"))
 
-    def word_error_rates(self, model: Transducer | CTCModel, *, tokenizer: Tokenizer) -> dict[str, float]:
-        """Return the word error rate of each part's sample, as a fraction."""
-        settings = Decoding()
+    def word_error_rates(
+        self,
+        model: Transducer | CTCModel,
+        *,
+        tokenizer: Tokenizer,
+        sums: Callable[..., Sequence[float]] = lambda *counts: counts,
+    ) -> dict[str, float]:
+        """Return the word error rate of each part's sample, as a fraction; `sums` adds up over the processes."""
         rates = {}
         for part, cuts in self.cuts.items():
-            references, hypotheses = [], []
-            for batch in batches_of(cuts, seconds=settings.batch_seconds):
-                for cut, hypothesis in zip(
-                    batch, transcribe(model, *self.reader.collate(batch), settings=settings), strict=True
-                ):
-                    references.append(cut.supervisions[0].text)
-                    hypotheses.append(tokenizer.decode(hypothesis.tokens))
-            rates[part] = jiwer.wer(references, hypotheses)
+            errors, words = sums(*self._word_errors(model, cuts, tokenizer=tokenizer))
+            rates[part] = errors / words
         return rates
+
+    def _word_errors(
+        self, model: Transducer | CTCModel, cuts: Sequence[Cut], *, tokenizer: Tokenizer
+    ) -> tuple[int, int]:
+        """Return the number of wrong words in the transcripts of some utterances, and how many words were said."""
+        settings = Decoding()
+        references, hypotheses = [], []
+        for batch in batches_of(cuts, seconds=settings.batch_seconds):
+            transcribed = transcribe(model, *self.reader.collate(batch), settings=settings)
+            references += [cut.supervisions[0].text for cut in batch]
+            hypotheses += [tokenizer.decode(hypothesis.tokens) for hypothesis in transcribed]
+        if not references:
+            return 0, 0
+        found = jiwer.process_words(references, hypotheses)
+        wrong = found.substitutions + found.deletions + found.insertions
+        return wrong, found.hits + found.substitutions + found.deletions
 
 
 def _pseudo_label_line(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from operator import not_
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -19,7 +20,7 @@ class PartBase(Record):
     """What the part is for; dev and test parts share no speaker with parts of another use."""
     part_set: Name | None = None
     """A group of parts that only runs which ask for it use: they train on it and are scored on it."""
-    also_in: tuple[Name, ...] = ()
+    also_in: tuple[Name, ...] = Field(default=(), exclude_if=not_)
     """Sets of which a part without a set is a member too, so that runs can ask for it alone."""
 
     @property
@@ -61,7 +62,7 @@ class ManifestPart(PartBase):
     source: Literal["manifests"]
     folder: str = "."
     name: str
-    ages: tuple[Age, Age] | None = None
+    ages: tuple[Age, Age] | None = Field(default=None, exclude_if=not_)
     """Only speakers of these years and those between, by `age` in the custom field of the supervisions."""
     speakers: PositiveInt | Literal["all", "rest"] = "all"
     """How many of the manifest's speakers of these ages belong to this part: drawn with the corpus seed, in the parts'

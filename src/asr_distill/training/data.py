@@ -21,6 +21,7 @@ from asr_distill.features.reading import FeatureReader, original_id, read_cuts
 from asr_distill.text.tokenizer import Tokenizer
 from asr_distill.training.objective import Batch
 from asr_distill.training.pseudo_labels import read_pseudo_labels
+from asr_distill.training.shares import Share, divide
 
 log = logging.getLogger(__name__)
 
@@ -101,10 +102,29 @@ class TrainingData:
 
     def batches(self, *, epoch: int = 0, position: int = 0) -> Iterator[tuple[Batch, int, int]]:
         """Yield batches for ever from a position on, each with the epoch and position of the one that follows it."""
+        for cuts, *following in self._from(epoch, position):
+            yield self._collate(cuts), *following
+
+    def shares(
+        self, *, epoch: int = 0, position: int = 0, rank: int = 0, world: int = 1
+    ) -> Iterator[tuple[list[Share], int, int]]:
+        """Yield what one of `world` processes takes of the batches that `batches` would yield, in place of each."""
+        phase, stack = self.run.phase, self.run.model.encoder.stack
+        for cuts, *following in self._from(epoch, position):
+            frames = sum(encoder_frames(cut, stack=stack) for cut in cuts)
+            shares = []
+            for number, part in divide(cuts, rank=rank, world=world, largest=phase.micro_batch_utterances):
+                heard = sum(encoder_frames(cut, stack=stack) for cut in part)
+                # without one of its own a process computes on another's utterance, for nothing, to stay in step
+                shares.append(Share(batch=self._collate(part or cuts[:1]), weight=heard / frames, number=number))
+            yield shares, *following
+
+    def _from(self, epoch: int, position: int) -> Iterator[tuple[Sequence[Cut], int, int]]:
+        """Yield the batches from a position on, before their features are read."""
         while True:
             for cuts in islice(self._bounded(self._drawn(epoch)), position, None):
                 position += 1
-                yield self._collate(cuts), epoch, position
+                yield cuts, epoch, position
             epoch, position = epoch + 1, 0
 
     def _drawn(self, epoch: int) -> Iterator[Sequence[Cut]]:
