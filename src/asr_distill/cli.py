@@ -174,17 +174,37 @@ def pseudo_label(
     corpus: Annotated[Path, typer.Option()],
     tokenizer: Annotated[Path, typer.Option()],
     settings: Annotated[Path, typer.Option()],
+    block: Annotated[int, typer.Option(min=0, help="Of a part in shards: which block of them, from 0 on.")] = 0,
+    blocks: Annotated[int, typer.Option(min=1, help="How many blocks there are.")] = 1,
     threads: Threads = 1,
     log: Log = None,
 ) -> None:
     """Transcribe the unlabelled PART with a teacher MODEL into OUTPUT, a line of JSON per utterance."""
+    if block >= blocks:
+        raise ValueError(f"--block: {block} is not one of {blocks}; write a number from 0 to {blocks - 1}")
     start(log, threads=threads)
     from asr_distill.decoding import decode
     from asr_distill.experiment import DecodingRecord
 
     tokens, loaded = _load(model, tokenizer)
-    chosen = DecodingRecord.read(settings).pseudo_labels
-    decode.pseudo_label(loaded, part=part, corpus=corpus, tokenizer=tokens, settings=chosen, output=output)
+    decode.pseudo_label(
+        loaded,
+        part=part,
+        corpus=corpus,
+        tokenizer=tokens,
+        settings=DecodingRecord.read(settings).pseudo_labels,
+        output=output,
+        block=(block, blocks),
+    )
+
+
+@app.command()
+def merge_pseudo_labels(part: str, output: Path, blocks: list[Path], log: Log = None) -> None:
+    """Put the transcripts of the BLOCKS of an unlabelled PART one after the other into OUTPUT."""
+    start(log)
+    from asr_distill.decoding.decode import merge_pseudo_labels as run
+
+    run(blocks, part=part, output=output)
 
 
 @app.command(name="decode")

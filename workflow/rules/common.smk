@@ -40,6 +40,7 @@ TRAINING = [
     *experiment.scale.parts("labelled", sets=SETS),
     *experiment.scale.parts("unlabelled", sets=SETS),
 ]
+SHARDED = experiment.scale.corpus.sharded
 TEACHERS = sorted(
     {
         run.teacher
@@ -354,6 +355,13 @@ def pseudo_labels(wildcards):
     record = run_record(wildcards)
     parts = record.unlabelled if record.run.teacher is not None else ()
     return [teacher_file(wildcards, f"pseudo_labels/{part}.jsonl") for part in parts]
+
+
+def pseudo_label_blocks(wildcards):
+    """The transcripts of a part in shards, by the jobs that share the work, in the order of its utterances."""
+    jobs = experiment.scale.pseudo_labels.jobs
+    folder = f"{RUN}/pseudo_labels/{{part}}".format(**wildcards)
+    return [f"{folder}/{block}-of-{jobs}.jsonl" for block in range(jobs)]
 
 
 def teacher_file(wildcards, name):

@@ -74,7 +74,19 @@ use rule prepare as prepare_training with:
     priority: 5  # the largest first, so that none is left for one core at the end
 
 
-ruleorder: prepare_training > prepare
+# In shards, which are no declared outputs: Snakemake would delete them before it goes on where a job was killed.
+use rule prepare as prepare_shards with:
+    output:
+        shards=f"{CORPUS}/{{part}}/shards.json",
+        references=f"{CORPUS}/{{part}}/references.jsonl",
+        quarantine=f"{CORPUS}/{{part}}/quarantine.csv",
+        statistics=f"{CORPUS}/{{part}}/statistics.json",
+    wildcard_constraints:
+        part=one_of(SHARDED),
+    priority: 5  # the largest first, so that none is left for one core at the end
+
+
+ruleorder: prepare_shards > prepare_training > prepare
 
 
 rule overview:

@@ -30,6 +30,65 @@ rule pseudo_label:
         "--tokenizer {input.tokenizer:q} --settings {input.settings:q} --threads {threads} --log {log:q}"
 
 
+# Parts in shards are transcribed by as many jobs as the scale says, whose blocks of shards are put together again.
+rule pseudo_label_block:
+    input:
+        model=f"{RUN}/model.safetensors",
+        tokenizer=TOKENIZER,
+        settings=f"{WORK}/decoding.yaml",
+        shards=f"{CORPUS}/{{part}}/shards.json",
+    output:
+        temp(f"{RUN}/pseudo_labels/{{part}}/{{block}}-of-{{blocks}}.jsonl"),
+    log:
+        f"{RUN}/pseudo_labels/{{part}}/{{block}}-of-{{blocks}}.log",
+    benchmark:
+        f"{RUN}/pseudo_labels/{{part}}/{{block}}-of-{{blocks}}.tsv"
+    wildcard_constraints:
+        block=r"\d+",
+        blocks=r"\d+",
+    priority: 10  # students wait for it
+    conda:
+        "../../envs/asr-distill.yaml"
+    resources:
+        gpu=min(1, GPUS),
+        mem_mb=8000,
+        runtime=24 * 60,
+    params:
+        corpus=corpus_folder,
+    message:
+        "Transcribe block {wildcards.block} of {wildcards.blocks} of {wildcards.part} with {wildcards.run} (seed {wildcards.seed})"
+    shell:
+        "asr-distill pseudo-label {input.model:q} {wildcards.part:q} {output:q} --corpus {params.corpus:q} "
+        "--tokenizer {input.tokenizer:q} --settings {input.settings:q} "
+        "--block {wildcards.block} --blocks {wildcards.blocks} --threads {threads} --log {log:q}"
+
+
+rule merge_pseudo_labels:
+    input:
+        pseudo_label_blocks,
+    output:
+        f"{RUN}/pseudo_labels/{{part}}.jsonl",
+    log:
+        f"{RUN}/pseudo_labels/{{part}}.log",
+    benchmark:
+        f"{RUN}/pseudo_labels/{{part}}.tsv"
+    wildcard_constraints:
+        part=one_of(SHARDED),
+    priority: 10  # students wait for it
+    conda:
+        "../../envs/asr-distill.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    message:
+        "Put together the transcripts of {wildcards.part} by {wildcards.run} (seed {wildcards.seed})"
+    shell:
+        "asr-distill merge-pseudo-labels {wildcards.part:q} {output:q} {input:q} --log {log:q}"
+
+
+ruleorder: merge_pseudo_labels > pseudo_label
+
+
 rule decode:
     input:
         model=f"{RUN}/model.safetensors",

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from asr_distill.experiment.base import Fraction, Name, Positive, PositiveInt, Record, Use
+from asr_distill.experiment.base import Fraction, Name, Positive, PositiveInt, Record, Use, unset
 
 Age = Annotated[int, Field(ge=0, le=150)]
 
@@ -88,6 +88,9 @@ class Corpus(Record):
     """Seconds; longer labelled utterances go to quarantine, unlabelled ones are cut into windows of this length."""
     max_quarantined: Fraction = 0.01
     """Share of a part that may be left out before that is an error."""
+    shard_utterances: PositiveInt | None = Field(default=None, exclude_if=unset)
+    """Store labelled and unlabelled parts in shards of so many utterances, from which training reads as it goes: for
+    corpora of more than some hundred thousand utterances. Without it each part is one file that training loads."""
     parts: dict[Name, Part]
     """Those of sets stand last."""
 
@@ -95,6 +98,13 @@ class Corpus(Record):
     def sets(self) -> tuple[Name, ...]:
         """Return the names of the sets, in the order of the config."""
         return tuple(dict.fromkeys(name for part in self.parts.values() for name in part.sets))
+
+    @property
+    def sharded(self) -> tuple[Name, ...]:
+        """Return the parts that are stored in shards: none, or all that are trained on."""
+        if self.shard_utterances is None:
+            return ()
+        return tuple(name for name, part in self.parts.items() if part.use in ("labelled", "unlabelled"))
 
     def restricted(self, sets: Collection[Name] = ()) -> Corpus:
         """Return the corpus without the parts of other sets than these, and without their names."""
