@@ -63,7 +63,7 @@ class Layout:
                 f"--processes: {processes} without a GPU is more than --threads {self.threads}; each needs a thread"
             )
         check_divisible(run.phase, world=self.world, name=run.run.phase)
-        given = int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))
+        given, _ = _slurm_nodes() if self.nodes > 1 else (1, "")
         if self.nodes > given and RENDEZVOUS not in os.environ:
             raise ValueError(
                 f"--nodes: {self.nodes} is more than the {given} of this job; ask SLURM for them, or start the same "
@@ -112,13 +112,27 @@ def _on_all_nodes(layout: Layout) -> NoReturn:
     """Become `srun`, which starts this command on every node of the SLURM job; there it finds where to meet."""
     if shutil.which("srun") is None:
         raise ValueError(f"--nodes: {layout.nodes} nodes need srun, which is not installed here")
-    nodes = ["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]]
-    head = subprocess.run(nodes, check=True, capture_output=True, text=True).stdout.split()[0]
+    names = ["scontrol", "show", "hostnames", _slurm_nodes()[1]]
+    head = subprocess.run(names, check=True, capture_output=True, text=True).stdout.split()[0]
     job = os.environ["SLURM_JOB_ID"]
     os.environ[RENDEZVOUS] = f"{head}:{20_000 + int(job) % 10_000}/{job}"
     spread = ["--overlap", "--kill-on-bad-exit=1", f"--nodes={layout.nodes}", f"--ntasks={layout.nodes}"]
     spread += ["--ntasks-per-node=1", f"--cpus-per-task={layout.threads}"]
+    spread += [f"--gpus-per-node={layout.processes}"] if num_gpus() else []
     os.execvp("srun", ["srun", *spread, sys.executable, "-m", "asr_distill", *sys.argv[1:]])
+
+
+def _slurm_nodes() -> tuple[int, str]:
+    """Return how many nodes this SLURM job has, and which; (1, "") outside a job."""
+    if "SLURM_JOB_NUM_NODES" in os.environ:
+        return int(os.environ["SLURM_JOB_NUM_NODES"]), os.environ.get("SLURM_JOB_NODELIST", "")
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None or shutil.which("squeue") is None:
+        return 1, ""
+    # Snakemake's SLURM plugin takes these variables from its jobs
+    ask = ["squeue", "--noheader", f"--jobs={job}", "--format=%D %N"]
+    number, _, names = subprocess.run(ask, check=False, capture_output=True, text=True).stdout.strip().partition(" ")
+    return (int(number), names.strip()) if number.isdigit() else (1, "")
 
 
 def _hush(library: str) -> None:
