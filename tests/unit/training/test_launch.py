@@ -193,11 +193,12 @@ wait $one && wait $other
 def test_on_several_nodes_srun_starts_one_agent_each(command, tmp_path, monkeypatch):
     for name, text in {
         "srun": SRUN.format(folder=tmp_path),
+        "squeue": "#!/bin/sh\necho 2 localhost,other\n",  # Snakemake's plugin hides the variables that tell the nodes
         "scontrol": "#!/bin/sh\necho localhost\necho other\n",
     }.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
-    slurm = {"SLURM_JOB_NUM_NODES": 2, "SLURM_JOB_NODELIST": "localhost,other", "SLURM_JOB_ID": os.getpid()}
+    slurm = {"SLURM_JOB_ID": os.getpid()}
     prefix = ["env", f"PATH={tmp_path}:{os.environ['PATH']}", *(f"{name}={value}" for name, value in slurm.items())]
     job = command("--nodes", 2, prefix=prefix, steps=3)
     _, errors = job.communicate(timeout=100)
