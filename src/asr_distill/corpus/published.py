@@ -16,7 +16,7 @@ ARCHIVES = {
     "an4": ("an4_sphere.tar.gz", "an4_raw.bigendian.tar.gz", "an4_raw.littleendian.tar.gz"),
     "speechocean762": ("speechocean762.tar.gz",),
 }
-"""What the publishers call them, by the folder inside. Neither publishes checksums."""
+"""What the publishers call them, by the folder inside. No checksum of theirs is known here; gzip's own finds damage."""
 PUBLISHERS = {"an4": "www.speech.cs.cmu.edu/databases/an4", "speechocean762": "openslr.org (SLR101)"}
 AN4_SUFFIXES = (".sph", ".raw", ".wav")
 
