@@ -8,6 +8,9 @@ min_version("9.27")
 configfile: "config/config.yaml"
 
 
+container: "envs/asr-distill.sif"  # for --sdm apptainer
+
+
 include: "workflow/rules/common.smk"
 
 

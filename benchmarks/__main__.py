@@ -13,10 +13,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from asr_distill.devices import claim_gpu
+from asr_distill.devices import claim_gpus
 
 ROOT = Path(__file__).parents[1]
-TABLES = ("lattice", "sweep", "training_step")
+TABLES = ("lattice", "sweep", "training_step", "data_parallel")
 PEERS = ("speechbrain", "numba", "warprnnt-numba")
 
 
@@ -59,6 +59,11 @@ def run(options: argparse.Namespace) -> None:
         frame = tables.training_frame(suites.training_results(request), size, request)
         tables.write_csv(frame, output / "training_step.csv")
         (output / "training_step.md").write_text(tables.training_text(frame, size, request), encoding="utf-8")
+    if "data_parallel" in options.only:
+        size = TINY if options.quick else MEDIUM
+        frame = tables.data_parallel_frame(suites.data_parallel_results(request), size)
+        tables.write_csv(frame, output / "data_parallel.csv")
+        (output / "data_parallel.md").write_text(tables.data_parallel_text(frame, size), encoding="utf-8")
     document |= {"finished": _now(), "load_average_after": os.getloadavg()}
     (output / "provenance.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
@@ -108,7 +113,7 @@ def _start(options: argparse.Namespace) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=handlers)
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     if options.device != "cpu":
-        claim_gpu()
+        claim_gpus()
 
 
 def _now() -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from benchmarks.data_parallel import data_parallel_subjects
 from benchmarks.inputs import Shape
 from benchmarks.lattice import LOSSES, SLOW, lattice_subjects, loss_subject
 from benchmarks.measure import (
@@ -68,6 +69,8 @@ GOALS = {
 }
 TRAINING_GOAL = 100.0
 """Seconds of speech per second of training, on one thread."""
+DATA_PARALLEL_GOAL = 1.6
+"""Utterances per second of two processes on two cores, as a multiple of those of one single-threaded process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +124,13 @@ def training_results(request: Request) -> list[Measurement]:
     log.info("training step: %s", size)
     setting = Setting(device=request.device, threads=1)
     return measure(training_subjects(size, precisions(request)), setting=setting, effort=effort)
+
+
+def data_parallel_results(request: Request) -> list[Measurement]:
+    """Measure the same training step in one process and in two, on CPUs, each with one thread."""
+    size, effort = (TINY, QUICK) if request.quick else (MEDIUM, THOROUGH)
+    log.info("data parallel: %s", size)
+    return measure(data_parallel_subjects(size), setting=Setting(device="cpu", threads=1), effort=effort)
 
 
 def precisions(request: Request) -> tuple[Precision, ...]:

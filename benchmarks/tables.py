@@ -12,7 +12,7 @@ import pandas as pd
 from asr_distill.reporting.grid import Column, Grid, markdown
 from benchmarks.inputs import Shape
 from benchmarks.measure import Measurement
-from benchmarks.suites import GOALS, TRAINING_GOAL, Goal, Request, ShapeResults
+from benchmarks.suites import DATA_PARALLEL_GOAL, GOALS, TRAINING_GOAL, Goal, Request, ShapeResults
 from benchmarks.training_step import Size
 
 PRECISIONS = {"float32": "float32", "bf16": "bf16 products"}
@@ -91,6 +91,53 @@ def training_text(frame: pd.DataFrame, size: Size, request: Request) -> str:
     return markdown(
         Grid(
             name="training_step", title="Training step", caption=caption, columns=tuple(columns), rows=rows, notes=notes
+        )
+    )
+
+
+def data_parallel_frame(measurements: Sequence[Measurement], size: Size) -> pd.DataFrame:
+    """Return one row per number of processes."""
+    rows, alone = [], measurements[0]
+    for measurement in measurements:
+        row = {"device": "cpu", "threads": 1, "size": size.name, "utterances": size.batch} | _common(measurement)
+        ratio = alone.minimum / measurement.minimum if alone.seconds and measurement.seconds else None
+        row["utterances_per_second"] = round(size.batch / measurement.minimum, 2) if measurement.seconds else None
+        row["times_one_process"] = None if ratio is None else round(ratio, 3)
+        is_goal = measurement.subject.name == "two" and size.name == "2M"
+        row["goal"] = f"at least {DATA_PARALLEL_GOAL:g}" if is_goal else ""
+        row["goal_met"] = _verdict(None if ratio is None else ratio >= DATA_PARALLEL_GOAL) if is_goal else ""
+        rows.append(row | {"note": measurement.note or measurement.failure})
+    return pd.DataFrame(rows)
+
+
+def data_parallel_text(frame: pd.DataFrame, size: Size) -> str:
+    """Return the training steps of one and of two processes for people."""
+    labels = ("minimum, ms", "median, ms", "utterances per second", "× one process")
+    columns = [Column(label="processes", align="left"), *(Column(label=label) for label in labels)]
+    columns.append(Column(label="goal", align="left"))
+    rows = tuple(
+        (
+            row["label"],
+            *(_milliseconds(row[name]) for name in ("min_seconds", "median_seconds")),
+            _number(row["utterances_per_second"], decimals=1),
+            _number(row["times_one_process"], decimals=2),
+            ": ".join(cell for cell in (row["goal"], row["goal_met"]) if cell),
+        )
+        for row in frame.to_dict("records")
+    )
+    caption = (
+        "Measured on: CPU, one thread a process. Our training step, as in the table of training steps, on the same "
+        f"{size.batch} utterances: in one process, and half of them in each of two that add up their gradients."
+    )
+    notes = ("Utterances per second from the minimum time; two processes need two idle cores.",)
+    return markdown(
+        Grid(
+            name="data_parallel",
+            title="Two processes",
+            caption=caption,
+            columns=tuple(columns),
+            rows=rows,
+            notes=notes,
         )
     )
 

@@ -6,24 +6,38 @@ Stages import what they need when they run, because starting torch takes longer 
 from __future__ import annotations
 
 import errno
+import json
 import logging
+import os
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from asr_distill import cli_language_models
+from asr_distill import cli_language_models, cli_plan
+from asr_distill.devices import RENDEZVOUS, started_by_torchrun
+from asr_distill.locks import lock_job
 from asr_distill.stages import Log, Threads, device, start
 
 PartSet = Annotated[str | None, typer.Option("--set", help="Parts of this set instead of those without one.")]
 PartSets = Annotated[list[str] | None, typer.Option("--set", help="Parts of these sets too.")]
+
+Processes = Annotated[
+    int,
+    typer.Option(
+        min=0, envvar="ASR_DISTILL_PROCESSES", help="Processes on each node, one per GPU; 0 and 1 mean this one alone."
+    ),
+]
+Nodes = Annotated[int, typer.Option(min=1, envvar="ASR_DISTILL_NODES", help="Nodes of the SLURM job to train on.")]
 
 Latency = Annotated[Path | None, typer.Option(help="latency.csv, for a study that shows emission latency.")]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 app.add_typer(cli_language_models.app)
+app.add_typer(cli_plan.app)
 
 
 def main() -> None:
@@ -33,9 +47,10 @@ def main() -> None:
     except ValueError as error:
         _fail(str(error))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.ENOENT, errno.EACCES, errno.EROFS):
+        full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if error.errno not in (*full, errno.ENOENT, errno.EACCES, errno.EROFS):
             raise
-        hint = "; free some space and run again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        hint = "; free some space and run again" if error.errno in full else ""
         _fail(f"{error.filename or 'file system'}: {error.strerror}{hint}")
 
 
@@ -50,6 +65,17 @@ def synthesize(corpus: Path, output: Path, part_set: PartSet = None, workers: in
     parts = {name: part for name, part in record.parts.items() if isinstance(part, SyntheticPart)}
     spoken = [name for name, part in parts.items() if part.part_set == part_set]
     run(parts, folder=output, seed=record.seed, workers=workers, spoken=spoken)
+
+
+@app.command()
+def download(corpus: Path, log: Log = None) -> None:
+    """Fetch the parts of CORPUS that say `download: true`, where there is internet: jobs then find them there."""
+    start(log)
+    from asr_distill.corpus.download import download_parts
+    from asr_distill.experiment import CorpusRecord
+
+    names = download_parts(CorpusRecord.read(corpus))
+    print(f"{', '.join(names)}: there" if names else f"{corpus}: no part says download: true")
 
 
 @app.command()
@@ -88,8 +114,6 @@ def overview(
 def tokenizer(record: Path, references: list[Path], output: Annotated[Path, typer.Option()], log: Log = None) -> None:
     """Estimate the word pieces on the transcripts in REFERENCES."""
     start(log)
-    import json
-
     from asr_distill.experiment import TokenizerRecord
     from asr_distill.text.tokenizer import Tokenizer
 
@@ -108,14 +132,27 @@ def train(
     initial: Annotated[Path | None, typer.Option(help="Model or encoder from whose encoder the run starts.")] = None,
     soft_labels: Path | None = None,
     pseudo_labels: Annotated[list[Path] | None, typer.Option()] = None,
+    processes: Processes = 1,
+    nodes: Nodes = 1,
     threads: Threads = 1,
     log: Log = None,
 ) -> None:
     """Train the run described in RUN (run.yaml) into the folder OUTPUT, resuming where an earlier call stopped."""
-    start(log, threads=threads)
+    several = (processes > 1 or nodes > 1) and not started_by_torchrun()
+    start(log, threads=None if several else threads)
     from asr_distill.experiment import RunRecord
-    from asr_distill.training.loop import TrainingPaths
+
+    record = RunRecord.read(run)
+    if not started_by_torchrun() and RENDEZVOUS not in os.environ:  # else the process that started this one has it
+        lock_job(output)
+    if several:
+        from asr_distill.training.launch import Layout, launch
+
+        layout = Layout(processes=max(1, processes), nodes=nodes, threads=threads)
+        layout.check(record)
+        return launch(layout)
     from asr_distill.training.loop import train as run_training
+    from asr_distill.training.paths import TrainingPaths
 
     paths = TrainingPaths(
         corpus=corpus,
@@ -126,7 +163,7 @@ def train(
         pseudo_labels=pseudo_labels or [],
         output=output,
     )
-    run_training(RunRecord.read(run), paths=paths)
+    return run_training(record, paths=paths)
 
 
 @app.command()
@@ -137,17 +174,37 @@ def pseudo_label(
     corpus: Annotated[Path, typer.Option()],
     tokenizer: Annotated[Path, typer.Option()],
     settings: Annotated[Path, typer.Option()],
+    block: Annotated[int, typer.Option(min=0, help="Of a part in shards: which block of them, from 0 on.")] = 0,
+    blocks: Annotated[int, typer.Option(min=1, help="How many blocks there are.")] = 1,
     threads: Threads = 1,
     log: Log = None,
 ) -> None:
     """Transcribe the unlabelled PART with a teacher MODEL into OUTPUT, a line of JSON per utterance."""
+    if block >= blocks:
+        raise ValueError(f"--block: {block} is not one of {blocks}; write a number from 0 to {blocks - 1}")
     start(log, threads=threads)
     from asr_distill.decoding import decode
     from asr_distill.experiment import DecodingRecord
 
     tokens, loaded = _load(model, tokenizer)
-    chosen = DecodingRecord.read(settings).pseudo_labels
-    decode.pseudo_label(loaded, part=part, corpus=corpus, tokenizer=tokens, settings=chosen, output=output)
+    decode.pseudo_label(
+        loaded,
+        part=part,
+        corpus=corpus,
+        tokenizer=tokens,
+        settings=DecodingRecord.read(settings).pseudo_labels,
+        output=output,
+        block=(block, blocks),
+    )
+
+
+@app.command()
+def merge_pseudo_labels(part: str, output: Path, blocks: list[Path], log: Log = None) -> None:
+    """Put the transcripts of the BLOCKS of an unlabelled PART one after the other into OUTPUT."""
+    start(log)
+    from asr_distill.decoding.decode import merge_pseudo_labels as run
+
+    run(blocks, part=part, output=output)
 
 
 @app.command(name="decode")
@@ -402,8 +459,6 @@ def compare(results: Path = Path("results"), published: Path | None = None) -> N
 @app.command()
 def schema(folder: Path) -> None:
     """Write the JSON Schemas of config, scales and studies into FOLDER."""
-    import json
-
     from asr_distill.experiment import Config, Scale, Study
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -427,6 +482,11 @@ def _load(model: Path, tokenizer: Path):
 
 
 def _fail(message: str) -> None:
+    """End with one line; of several processes that train one model, torchrun's agent tells it once for all."""
+    if (told := os.environ.get("TORCHELASTIC_ERROR_FILE")) is not None:
+        details = {"message": message, "extraInfo": {"py_callstack": "", "timestamp": str(int(time.time()))}}
+        Path(told).write_text(json.dumps({"message": details}), encoding="utf-8")
+        raise SystemExit(1)
     logging.getLogger(__name__).error(message)
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(1)

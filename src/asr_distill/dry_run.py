@@ -1,8 +1,12 @@
-"""`snakemake --dry-run` tells what the run would cost: the part that looks into Snakemake."""
+"""`snakemake --dry-run` and `asr-distill plan` tell what the run would cost: the part that looks into Snakemake."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +55,39 @@ def planned_jobs(dag: Any) -> list[Job]:
                 needs=tuple(places[other] for other in dag.dependencies[job] if other in places),
                 threads=job.threads if planned else 1,
                 gpus=job.resources.get("gpu", 0) if planned else 0,
+                wildcards=dict(job.wildcards_dict),
             )
         )
     return found
+
+
+def jobs_from_nothing(target: str, *, config: Mapping[str, Any], root: Path) -> list[Job]:
+    """Return all jobs of a target as if nothing had been built yet; takes seconds and builds nothing.
+
+    Args:
+        target: a rule such as all or complete, or a table.
+        config: values for --config, checked beforehand; `work` and `results` do not matter.
+        root: folder of the Snakefile.
+
+    Raises:
+        ValueError: when Snakemake finds no way to the target.
+    """
+    from snakemake import api
+    from snakemake.settings import types
+
+    said = io.StringIO()
+    with tempfile.TemporaryDirectory() as empty, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        elsewhere = {"work": f"{empty}/work", "results": f"{empty}/results"}
+        output = types.OutputSettings(dryrun=True, quiet={types.Quietness.ALL})
+        with api.SnakemakeApi(output) as snakemake:
+            workflow = snakemake.workflow(
+                resource_settings=types.ResourceSettings(cores=1),
+                config_settings=types.ConfigSettings(config={**config, **elsewhere}),
+                snakefile=root / "Snakefile",
+                workdir=root,
+            )
+            try:
+                workflow.dag(types.DAGSettings(targets={target})).printrulegraph()
+            except Exception as error:  # Snakemake has a class of its own for each
+                raise ValueError(f"{target}: Snakemake cannot plan it: {' '.join(str(error).split())}") from None
+            return planned_jobs(workflow._workflow.dag)

@@ -48,5 +48,6 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_json_lines(path: Path, lines: Iterable[Mapping[str, object]]) -> None:
-    """Write one line of JSON per mapping."""
-    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    """Write one line of JSON per mapping, as they come."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

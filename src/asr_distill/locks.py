@@ -12,7 +12,6 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,42 +29,40 @@ class Holder:
 
 
 class Lock:
-    """An exclusive lock on a file, which says who has it. The system frees it when the process ends, killed or not.
+    """An exclusive lock on a file, which says who has it.
 
-    Processes that this one starts do not inherit it.
+    It lasts until it is released or the process ends, killed or not. Processes that this one starts do not inherit it.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        self._file: IO[str] | None = None
+        self._descriptor: int | None = None
 
     def acquire(self) -> bool:
         """Take the lock unless another process has it, and tell whether this one has it now."""
-        if self._file is not None:
+        if self._descriptor is not None:
             return True
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        file = self.path.open("a+", encoding="utf-8")
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.close()
+            os.close(descriptor)
             return False
-        self._file = file
+        self._descriptor = descriptor
         return True
 
     def sign(self) -> None:
         """Write down who has the lock; it must have been acquired."""
-        assert self._file is not None, "acquire first"
+        assert self._descriptor is not None, "acquire first"
         holder = Holder(
             pid=os.getpid(),
             host=socket.gethostname(),
             since=time.strftime("%Y-%m-%d %H:%M:%S"),
             command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200],
         )
-        self._file.seek(0)
-        self._file.truncate()
-        json.dump(asdict(holder), self._file)
-        self._file.flush()
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, json.dumps(asdict(holder)).encode(), 0)
 
     def holder(self) -> Holder | None:
         """Return who signed last, or None where nobody did or the file is damaged."""
@@ -76,9 +73,9 @@ class Lock:
 
     def release(self) -> None:
         """Give the lock back."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 def lock_workflow(folder: Path) -> tuple[Lock, str]:

@@ -6,16 +6,18 @@ import sys
 from types import TracebackType
 from typing import Self
 
+from asr_distill.devices import rank
+
 
 class Progress:
-    """A bar on standard error while it is a terminal."""
+    """A bar on standard error while it is a terminal; of several processes that train one model the first shows it."""
 
     def __init__(self, description: str, *, total: int, done: int = 0):
         self.description, self.total, self.done = description, total, done
         self._bar = None
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and rank() == 0:
             from rich.console import Console
             from rich.progress import Progress as RichProgress
 

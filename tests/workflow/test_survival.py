@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ pytestmark = pytest.mark.workflow
 
 STUDY = "soft_vs_hard"
 KILLS = 20
+FOLDERS = (("results", "core/tables"), ("work", "report/core"))
 TABLES = ("scores.csv", "claims.csv", "claims.md", "tables/table4.csv", "tables/table5.csv", "tables/table6.csv")
 
 
@@ -74,8 +76,34 @@ def test_a_second_workflow_in_the_same_folder_is_told_who_is_there(tmp_path: Pat
 
 def test_folders_with_a_shell_s_characters_do_no_harm(tmp_path: Path) -> None:
     copy_workflow(tmp_path)
-    odd = "it's a $(touch broken) `touch broken`; touch broken & # folder"
+    odd = "it's a $(touch broken) `touch broken`; touch broken & folder"
     done = snakemake(tmp_path, "scale=smoke", f'work="{odd}"', f"studies=[{STUDY}]", options=("--until", "tokenizer"))
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / odd / "smoke/tokenizer.model").is_file()
     assert not (tmp_path / "broken").exists()
+
+
+def test_a_disk_that_fills_while_tables_are_written_ends_in_one_line_and_loses_nothing(
+    smoke_run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(smoke_run, tmp_path, dirs_exist_ok=True)
+    tables, report = (tmp_path / f"{top}/smoke/{STUDY}/{rest}" for top, rest in FOLDERS)
+    before = {path.name: path.read_bytes() for path in tables.iterdir() if not path.name.startswith(".")}
+    study, scores = report / "study.yaml", tables.parent / "scores.csv"
+    arguments = [study, scores, f"work/smoke/{STUDY}", "work/smoke/overview.csv", tables]
+    command = ["asr-distill", "tables", *map(str, arguments), "--errors", str(report / "errors.csv")]
+    full = subprocess.run(
+        ["bash", "-c", 'ulimit -f 1; exec "$@"', "bash", *command],  # no file of more than 1,024 bytes
+        cwd=tmp_path,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert full.returncode == 1
+    (line,) = full.stderr.splitlines()
+    assert line.startswith("error: ")
+    shutil.rmtree(tables)  # as Snakemake does with the output of a job that failed
+    done = snakemake(tmp_path, "scale=smoke", f"studies=[{STUDY}]")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {name: (tables / name).read_bytes() for name in before} == before

@@ -6,6 +6,7 @@ rule benchmarks:
         lattice=multiext(f"{BENCHMARKS}/lattice", ".csv", ".md"),
         sweep=multiext(f"{BENCHMARKS}/sweep", ".csv", ".svg", ".png"),
         training_step=multiext(f"{BENCHMARKS}/training_step", ".csv", ".md"),
+        data_parallel=multiext(f"{BENCHMARKS}/data_parallel", ".csv", ".md"),
         provenance=f"{BENCHMARKS}/provenance.json",
     log:
         f"{experiment.config.work}/benchmarks.log",
@@ -14,8 +15,8 @@ rule benchmarks:
     threads: 1024  # all cores there are, so that nothing runs beside it
     resources:
         gpu=min(1, GPUS),
-        mem_mb=16000,
-        runtime=120,
+        mem_mb=growing(16000),
+        runtime=growing(120),
     params:
         folder=benchmarks_folder,
     message:

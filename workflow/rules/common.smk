@@ -2,7 +2,7 @@
 import sys
 from pathlib import Path
 
-from asr_distill.devices import num_gpus
+from asr_distill.cluster import check_site, gpus_at_hand, job_errors, job_logs
 from asr_distill.dry_run import CostTeller
 from asr_distill.experiment import load_experiment, scored_parts, timed_runs
 from asr_distill.locks import lock_workflow
@@ -18,15 +18,19 @@ except (ValueError, OSError) as error:  # a user's mistake; a full or read-only 
     print(f"error: {error}", file=sys.stderr)
     sys.exit(1)
 
-# One GPU for each job that computes, and never two jobs on one card; without GPUs the cores alone set the limit.
-GPUS = num_gpus()
-workflow.global_resources.setdefault("gpu", GPUS)
+# One GPU for each job that computes, and never two jobs on one card; without GPUs the cores alone set the limit. How
+# many there are at a time, a profile's `resources: gpu` or the command line says; else this machine's are counted.
+workflow.global_resources.setdefault("gpu", gpus_at_hand())
+GPUS = workflow.global_resources["gpu"].value
 SCALE = experiment.config.scale
 WORK = f"{experiment.config.work}/{SCALE}"
 RESULTS = f"{experiment.config.results}/{SCALE}"
 BENCHMARKS = f"{experiment.config.results}/benchmarks"
 CORPUS = f"{WORK}/corpus"
+TOKENIZERS = list(experiment.scale.tokenizers)
 TOKENIZER = f"{WORK}/tokenizer.model"
+# Tokens of CTC recognisers and of language models: the last kind, which is the only one where there is no other.
+CTC_TOKENIZER = f"{WORK}/{TOKENIZERS[-1]}.model"
 PARTS = list(experiment.scale.corpus.parts)
 SETS = experiment.scale.corpus.sets  # of parts that only runs which ask for them use
 WITHOUT_SET = list(experiment.scale.corpus.restricted().parts)
@@ -36,6 +40,7 @@ TRAINING = [
     *experiment.scale.parts("labelled", sets=SETS),
     *experiment.scale.parts("unlabelled", sets=SETS),
 ]
+SHARDED = experiment.scale.corpus.sharded
 TEACHERS = sorted(
     {
         run.teacher
@@ -103,6 +108,23 @@ if workflow.output_settings.dryrun:
     logger.addHandler(CostTeller(workflow, work=Path(WORK), published=published))
 
 
+# What a cluster lacks is said before the first job is sent there.
+onstart:
+    try:
+        check_site(workflow)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+EARLIER_LOGS = job_logs()
+
+
+# What failed jobs said on their nodes.
+onerror:
+    print(*job_errors(EARLIER_LOGS), sep="\n", file=sys.stderr)
+
+
 def one_of(names):
     """Regular expression for one of the names; for none of them, one that matches nothing."""
     return "|".join(names) or "(?!)"
@@ -116,6 +138,16 @@ wildcard_constraints:
     sets=rf"({one_of(SETS)})(\+({one_of(SETS)}))*",
     seed=r"\d+",
     mask="token|word",
+    tokens=one_of(TOKENIZERS),
+
+
+def growing(amount):
+    """What a job asks for: so much, and as much again each time it is retried."""
+
+    def asked(wildcards, attempt):
+        return amount * attempt
+
+    return asked
 
 
 def work_folder(wildcards):
@@ -226,7 +258,7 @@ def report_records(wildcards):
     """What decides the parts that a report is about, their tokens and their transcripts."""
     sets = ["sets"] if report_sets(wildcards) else []
     return expand(
-        f"{WORK}/{{name}}.yaml", name=["corpus", *sets, "tokenizer", "decoding"]
+        f"{WORK}/{{name}}.yaml", name=["corpus", *sets, *TOKENIZERS, "decoding"]
     )
 
 
@@ -239,8 +271,8 @@ def teacher_model(wildcards):
 
 def run_tokenizer(wildcards):
     """The tokens that a run learns; pre-training of an encoder has none."""
-    pretrains = run_record(wildcards).run.recogniser == "best_rq"
-    return [] if pretrains else [TOKENIZER]
+    kinds = {"best_rq": [], "ctc": [CTC_TOKENIZER], "transducer": [TOKENIZER]}
+    return kinds[run_record(wildcards).run.recogniser]
 
 
 def tokenizer_option(wildcards, input):
@@ -323,6 +355,13 @@ def pseudo_labels(wildcards):
     record = run_record(wildcards)
     parts = record.unlabelled if record.run.teacher is not None else ()
     return [teacher_file(wildcards, f"pseudo_labels/{part}.jsonl") for part in parts]
+
+
+def pseudo_label_blocks(wildcards):
+    """The transcripts of a part in shards, by the jobs that share the work, in the order of its utterances."""
+    jobs = experiment.scale.pseudo_labels.jobs
+    folder = f"{RUN}/pseudo_labels/{{part}}".format(**wildcards)
+    return [f"{folder}/{block}-of-{jobs}.jsonl" for block in range(jobs)]
 
 
 def teacher_file(wildcards, name):

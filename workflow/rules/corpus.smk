@@ -14,8 +14,8 @@ rule synthesize:
         "../../envs/asr-distill.yaml"
     threads: 2
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         sets=[],
     message:
@@ -56,8 +56,8 @@ rule prepare:
     conda:
         "../../envs/asr-distill.yaml"
     resources:
-        mem_mb=4000,
-        runtime=24 * 60,
+        mem_mb=growing(4000),
+        runtime=growing(12 * 60),
     params:
         folder=part_folder,
         synthetic=synthetic_folder,
@@ -74,7 +74,19 @@ use rule prepare as prepare_training with:
     priority: 5  # the largest first, so that none is left for one core at the end
 
 
-ruleorder: prepare_training > prepare
+# In shards, which are no declared outputs: Snakemake would delete them before it goes on where a job was killed.
+use rule prepare as prepare_shards with:
+    output:
+        shards=f"{CORPUS}/{{part}}/shards.json",
+        references=f"{CORPUS}/{{part}}/references.jsonl",
+        quarantine=f"{CORPUS}/{{part}}/quarantine.csv",
+        statistics=f"{CORPUS}/{{part}}/statistics.json",
+    wildcard_constraints:
+        part=one_of(SHARDED),
+    priority: 5  # the largest first, so that none is left for one core at the end
+
+
+ruleorder: prepare_shards > prepare_training > prepare
 
 
 rule overview:
@@ -93,8 +105,8 @@ rule overview:
     conda:
         "../../envs/asr-distill.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         folder=corpus_folder,
         sets=[],

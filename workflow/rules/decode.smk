@@ -19,8 +19,8 @@ rule pseudo_label:
         "../../envs/asr-distill.yaml"
     resources:
         gpu=min(1, GPUS),
-        mem_mb=8000,
-        runtime=24 * 60,
+        mem_mb=growing(8000),
+        runtime=growing(12 * 60),
     params:
         corpus=corpus_folder,
     message:
@@ -28,6 +28,65 @@ rule pseudo_label:
     shell:
         "asr-distill pseudo-label {input.model:q} {wildcards.part:q} {output:q} --corpus {params.corpus:q} "
         "--tokenizer {input.tokenizer:q} --settings {input.settings:q} --threads {threads} --log {log:q}"
+
+
+# Parts in shards are transcribed by as many jobs as the scale says, whose blocks of shards are put together again.
+rule pseudo_label_block:
+    input:
+        model=f"{RUN}/model.safetensors",
+        tokenizer=TOKENIZER,
+        settings=f"{WORK}/decoding.yaml",
+        shards=f"{CORPUS}/{{part}}/shards.json",
+    output:
+        temp(f"{RUN}/pseudo_labels/{{part}}/{{block}}-of-{{blocks}}.jsonl"),
+    log:
+        f"{RUN}/pseudo_labels/{{part}}/{{block}}-of-{{blocks}}.log",
+    benchmark:
+        f"{RUN}/pseudo_labels/{{part}}/{{block}}-of-{{blocks}}.tsv"
+    wildcard_constraints:
+        block=r"\d+",
+        blocks=r"\d+",
+    priority: 10  # students wait for it
+    conda:
+        "../../envs/asr-distill.yaml"
+    resources:
+        gpu=min(1, GPUS),
+        mem_mb=8000,
+        runtime=24 * 60,
+    params:
+        corpus=corpus_folder,
+    message:
+        "Transcribe block {wildcards.block} of {wildcards.blocks} of {wildcards.part} with {wildcards.run} (seed {wildcards.seed})"
+    shell:
+        "asr-distill pseudo-label {input.model:q} {wildcards.part:q} {output:q} --corpus {params.corpus:q} "
+        "--tokenizer {input.tokenizer:q} --settings {input.settings:q} "
+        "--block {wildcards.block} --blocks {wildcards.blocks} --threads {threads} --log {log:q}"
+
+
+rule merge_pseudo_labels:
+    input:
+        pseudo_label_blocks,
+    output:
+        f"{RUN}/pseudo_labels/{{part}}.jsonl",
+    log:
+        f"{RUN}/pseudo_labels/{{part}}.log",
+    benchmark:
+        f"{RUN}/pseudo_labels/{{part}}.tsv"
+    wildcard_constraints:
+        part=one_of(SHARDED),
+    priority: 10  # students wait for it
+    conda:
+        "../../envs/asr-distill.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    message:
+        "Put together the transcripts of {wildcards.part} by {wildcards.run} (seed {wildcards.seed})"
+    shell:
+        "asr-distill merge-pseudo-labels {wildcards.part:q} {output:q} {input:q} --log {log:q}"
+
+
+ruleorder: merge_pseudo_labels > pseudo_label
 
 
 rule decode:
@@ -48,8 +107,8 @@ rule decode:
         "../../envs/asr-distill.yaml"
     resources:
         gpu=min(1, GPUS),
-        mem_mb=8000,
-        runtime=24 * 60,
+        mem_mb=growing(8000),
+        runtime=growing(12 * 60),
     params:
         corpus=corpus_folder,
         folder=run_folder,
@@ -65,7 +124,7 @@ rule decode_ctc:
     input:
         model=f"{RUN}/model.safetensors",
         decoder=attention_decoder,
-        tokenizer=TOKENIZER,
+        tokenizer=CTC_TOKENIZER,
         settings=f"{WORK}/language_models.yaml",
         ngram=NGRAM,
         cuts=prepared("cuts.jsonl.gz", SCORED),
@@ -85,8 +144,8 @@ rule decode_ctc:
         "../../envs/asr-distill.yaml"
     resources:
         gpu=min(1, GPUS),
-        mem_mb=8000,
-        runtime=24 * 60,
+        mem_mb=growing(8000),
+        runtime=growing(12 * 60),
     params:
         corpus=corpus_folder,
         folder=run_folder,
@@ -129,8 +188,8 @@ rule align:
         "../../envs/asr-distill.yaml"
     resources:
         gpu=min(1, GPUS),
-        mem_mb=8000,
-        runtime=24 * 60,
+        mem_mb=growing(8000),
+        runtime=growing(12 * 60),
     params:
         corpus=corpus_folder,
         parts=[word for part in TESTED for word in ("--part", part)],
@@ -160,6 +219,9 @@ rule latency:
         f"{REPORT}/latency.tsv"
     conda:
         "../../envs/asr-distill.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         corpus=corpus_folder,
         runs=study_folder,

@@ -16,6 +16,9 @@ rule score:
         f"{REPORT}/score.tsv"
     conda:
         "../../envs/asr-distill.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         corpus=corpus_folder,
         runs=study_folder,
@@ -54,6 +57,9 @@ rule tables:
         f"{REPORT}/tables.tsv"
     conda:
         "../../envs/asr-distill.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         runs=study_folder,
         samples=samples_options,
@@ -86,6 +92,9 @@ rule claims:
         f"{REPORT}/claims.tsv"
     conda:
         "../../envs/asr-distill.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         runs=study_folder,
         folder=results_folder,
@@ -110,6 +119,9 @@ rule illustrate:
         f"{REPORT}/illustrate.tsv"
     conda:
         "../../envs/asr-distill.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         corpus=corpus_folder,
         models=model_options,
@@ -126,7 +138,7 @@ rule illustrate_knowledge:
         bert=rules.bert.output,
         models=decoder_models,
         sampled=sampled,
-        tokenizer=TOKENIZER,
+        tokenizer=CTC_TOKENIZER,
         cuts=prepared("cuts.jsonl.gz", SCORED),
         features=prepared("features.lca", SCORED),
     output:
@@ -137,6 +149,9 @@ rule illustrate_knowledge:
         f"{REPORT}/knowledge.tsv"
     conda:
         "../../envs/asr-distill.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         corpus=corpus_folder,
         runs=study_folder,
@@ -172,6 +187,9 @@ rule figures:
         f"{REPORT}/figures.tsv"
     conda:
         "../../envs/asr-distill.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         runs=study_folder,
         illustrations=illustrations_option,
@@ -207,6 +225,9 @@ rule times:
         f"{REPORT}/times.tsv"
     conda:
         "../../envs/asr-distill.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         corpus=corpus_folder,
         runs=study_folder,
@@ -240,6 +261,9 @@ rule provenance:
         f"{REPORT}/provenance.tsv"
     conda:
         "../../envs/asr-distill.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         records=record_options,
         runs=study_folder,
@@ -267,6 +291,9 @@ rule quarantine:
         f"{REPORT}/quarantine.tsv"
     conda:
         "../../envs/asr-distill.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
     message:
         "Keep the list of utterances that were left out"
     shell:
@@ -296,6 +323,9 @@ rule report:
         f"{REPORT}/report.tsv"
     conda:
         "../../envs/asr-distill.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         runs=study_folder,
         results=results_folder,

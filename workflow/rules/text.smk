@@ -3,19 +3,19 @@
 
 rule tokenizer:
     input:
-        record=f"{WORK}/tokenizer.yaml",
+        record=f"{WORK}/{{tokens}}.yaml",
         references=prepared("references.jsonl", LABELLED),
     output:
-        TOKENIZER,
+        f"{WORK}/{{tokens}}.model",
     log:
-        f"{WORK}/tokenizer.log",
+        f"{WORK}/{{tokens}}.log",
     benchmark:
-        f"{WORK}/tokenizer.tsv"
+        f"{WORK}/{{tokens}}.tsv"
     conda:
         "../../envs/asr-distill.yaml"
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     message:
         "Estimate the word pieces"
     shell:
@@ -37,8 +37,8 @@ rule text:
     conda:
         "../../envs/asr-distill.yaml"
     resources:
-        mem_mb=16000,
-        runtime=120,
+        mem_mb=growing(16000),
+        runtime=growing(120),
     params:
         labelled=expand(
             "--labelled={path}", path=prepared("references.jsonl", LABELLED)
@@ -54,7 +54,7 @@ rule bert:
     input:
         record=f"{WORK}/language_models.yaml",
         text=f"{LANGUAGE_MODELS}/text.txt",
-        tokenizer=TOKENIZER,
+        tokenizer=CTC_TOKENIZER,
     output:
         model=f"{BERT}/model.safetensors",
         config=f"{BERT}/config.json",
@@ -69,8 +69,8 @@ rule bert:
         "../../envs/asr-distill.yaml"
     resources:
         gpu=min(1, GPUS),
-        mem_mb=16000,
-        runtime=48 * 60,
+        mem_mb=growing(16000),
+        runtime=growing(24 * 60),
     params:
         folder=bert_folder,
     message:
@@ -84,7 +84,7 @@ rule soft_labels:
     input:
         bert=rules.bert.output,
         references=prepared("references.jsonl", LABELLED),
-        tokenizer=TOKENIZER,
+        tokenizer=CTC_TOKENIZER,
     output:
         f"{LANGUAGE_MODELS}/soft_labels/{{mask}}{{hidden_states}}.safetensors",
     log:
@@ -98,8 +98,8 @@ rule soft_labels:
         "../../envs/asr-distill.yaml"
     resources:
         gpu=min(1, GPUS),
-        mem_mb=16000,
-        runtime=24 * 60,
+        mem_mb=growing(16000),
+        runtime=growing(12 * 60),
     params:
         folder=bert_folder,
         top_k=soft_label_top_k,
@@ -115,7 +115,7 @@ rule ngram:
     input:
         record=f"{WORK}/language_models.yaml",
         text=f"{LANGUAGE_MODELS}/text.txt",
-        tokenizer=TOKENIZER,
+        tokenizer=CTC_TOKENIZER,
     output:
         NGRAM,
     log:
@@ -125,8 +125,8 @@ rule ngram:
     conda:
         "../../envs/asr-distill.yaml"
     resources:
-        mem_mb=16000,
-        runtime=240,
+        mem_mb=growing(16000),
+        runtime=growing(240),
     message:
         "Estimate the n-gram"
     shell:

@@ -23,8 +23,9 @@ rule train:
         "../../envs/asr-distill.yaml"
     resources:
         gpu=min(1, GPUS),
-        mem_mb=8000,
-        runtime=48 * 60,
+        nodes=1,
+        mem_mb=growing(8000),
+        runtime=24 * 60,  # no growth: a retry goes on from the last checkpoint
     params:
         corpus=corpus_folder,
         folder=run_folder,
@@ -38,7 +39,7 @@ rule train:
     shell:
         "asr-distill train {input.run:q} --corpus {params.corpus:q} --output {params.folder:q} "
         "{params.tokenizer:q} {params.teacher:q} {params.initial:q} {params.soft_labels:q} {params.pseudo_labels:q} "
-        "--threads {threads} --log {log:q}"
+        "--processes $(({resources.gpu} / {resources.nodes})) --nodes {resources.nodes} --threads {threads} --log {log:q}"
 
 
 use rule train as train_teacher with:

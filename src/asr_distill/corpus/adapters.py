@@ -10,6 +10,7 @@ from lhotse import RecordingSet, SupervisionSegment, SupervisionSet
 
 from asr_distill.corpus.download import download_librispeech_part
 from asr_distill.corpus.entries import Entry, open_entries, read_lines, require, untranscribed
+from asr_distill.corpus.manifest_checks import check_entry
 from asr_distill.corpus.published import an4, published_folder, speechocean762
 from asr_distill.corpus.speakers import choose_speakers
 from asr_distill.corpus.speech import Speech
@@ -119,13 +120,11 @@ def _transcript_lines(folder: Path) -> Iterator[tuple[str, Path, str]]:
 def _load(kind: type[Manifest], path: Path) -> Manifest:
     try:
         manifest = kind.from_file(path).to_eager()
+        for entry in manifest:
+            check_entry(entry)
     except Exception as error:  # gzip, JSON and Lhotse each have their own
-        raise ValueError(f"{path}: not readable as a Lhotse {kind.__name__}: {error}") from None
-    for item in manifest:
-        for key in ("id", "recording_id", "speaker"):
-            name = getattr(item, key, None)
-            if not isinstance(name, str) and (name is not None or key == "id"):
-                raise ValueError(f"{path}: {key} of '{item.id}' is no text but {name!r}; write the manifest again")
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path}: not readable as a Lhotse {kind.__name__}: {reason}") from None
     return manifest
 
 

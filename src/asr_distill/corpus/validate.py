@@ -39,25 +39,32 @@ def make_cuts(speech: Speech, *, corpus: Corpus, transcribed: bool) -> tuple[lis
     A cut holds one supervision: the normalised transcript, or None in a part that is not `transcribed`, whatever its
     publisher knows. There, what is longer than `corpus.max_duration` becomes windows of that length, `<id>-w0000` on.
     """
+    rejected: list[Rejection] = []
+    found = stream_cuts(speech, corpus=corpus, transcribed=transcribed, rejected=rejected)
+    cuts = {cut.id: cut for cut in found}
+    return [cuts[key] for key in sorted(cuts)], rejected
+
+
+def stream_cuts(speech: Speech, *, corpus: Corpus, transcribed: bool, rejected: list[Rejection]) -> Iterator[MonoCut]:
+    """Yield the cuts of `make_cuts` one by one, sorted by the id of what they are cut from; add the rest to a list."""
     recordings = {recording.id: recording for recording in reversed(list(speech.recordings))}
-    rejected = list(speech.rejected)
-    cuts: dict[str, MonoCut] = {}
-    for segment in speech.supervisions:
+    rejected.extend(speech.rejected)
+    last = None
+    for segment in sorted(speech.supervisions, key=lambda segment: str(segment.id)):
         try:
-            if segment.id in cuts or f"{segment.id}-w0000" in cuts:
+            if segment.id == last:
                 raise UnusableError("duplicate id", "an utterance before has the same")
             recording = recordings.get(segment.recording_id)
             cut = _cut(segment, recording, transcribed=transcribed)
-            pieces = [cut] if transcribed else list(_windows(cut, longest=corpus.max_duration))
         except UnusableError as unusable:
             rejected.append(unusable.rejection(segment.id))
             continue
-        for piece in pieces:
+        for piece in [cut] if transcribed else _windows(cut, longest=corpus.max_duration):
             if problem := _duration_problem(piece, corpus=corpus):
                 rejected.append(problem.rejection(piece.id))
             else:
-                cuts[piece.id] = piece
-    return [cuts[key] for key in sorted(cuts)], rejected
+                last = segment.id
+                yield piece
 
 
 def load_samples(cut: MonoCut, *, sampling_rate: int) -> np.ndarray:

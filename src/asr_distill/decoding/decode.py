@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import jiwer
@@ -18,8 +19,9 @@ from asr_distill.decoding.greedy import greedy_search
 from asr_distill.decoding.hypothesis import Hypothesis
 from asr_distill.decoding.word_times import emission_times, write_word_times
 from asr_distill.experiment import Decoding, PseudoLabels
-from asr_distill.features.reading import FeatureReader, read_cuts
-from asr_distill.files import write_json, write_json_lines
+from asr_distill.features.reading import FeatureReader, original_id, read_cuts
+from asr_distill.features.shards import Shard, read_index
+from asr_distill.files import replacing, write_json, write_json_lines
 from asr_distill.models.ctc import CTCModel
 from asr_distill.models.transducer import Transducer
 from asr_distill.text.tokenizer import Tokenizer
@@ -64,25 +66,83 @@ def decode_parts(
 
 
 def pseudo_label(
-    model: Transducer, *, part: str, corpus: Path, tokenizer: Tokenizer, settings: PseudoLabels, output: Path
+    model: Transducer,
+    *,
+    part: str,
+    corpus: Path,
+    tokenizer: Tokenizer,
+    settings: PseudoLabels,
+    output: Path,
+    block: tuple[int, int] = (0, 1),
 ) -> None:
     """Transcribe an unlabelled part into the file `output`: a line per utterance, and why it is dropped if it is.
+
+    Of a part that is stored in shards, `block` = (number, of how many) tells which of its consecutive shards this job
+    takes. They are transcribed one after the other, and the lines follow the order of the utterances.
+
+    Raises:
+        ValueError: when every line is dropped; of parts in shards `merge_pseudo_labels` sees that.
+    """
+    shards = read_index(corpus / part)
+    if shards is not None:
+        number, blocks = block
+        mine = shards[len(shards) * number // blocks : len(shards) * (number + 1) // blocks]
+        labels = chain.from_iterable(
+            _shard_lines(model, shard, tokenizer=tokenizer, settings=settings) for shard in mine
+        )
+        write_json_lines(output, labels)
+        return
+    cuts = list(read_cuts([corpus / part], originals_only=True))
+    lines = _pseudo_label_lines(model, cuts, tokenizer=tokenizer, settings=settings)
+    kept = sum(line["kept"] for line in lines)
+    log.info("%s: %d of %d pseudo-labels kept", part, kept, len(lines))
+    if not kept:
+        raise ValueError(_all_dropped(part, len(lines)))
+    write_json_lines(output, sorted(lines, key=lambda line: line["id"]))
+
+
+def merge_pseudo_labels(blocks: Sequence[Path], *, part: str, output: Path) -> None:
+    """Put the transcripts of a part's blocks one after the other into the file `output`.
 
     Raises:
         ValueError: when every line is dropped.
     """
-    cuts = list(read_cuts([corpus / part], originals_only=True))
+    kept = lines = 0
+    with replacing(output) as temporary, temporary.open("wb") as merged:
+        for path in blocks:
+            with path.open("rb") as block:
+                for line in block:
+                    merged.write(line)
+                    lines, kept = lines + 1, kept + (b'"kept": true' in line)
+        if not kept:
+            raise ValueError(_all_dropped(part, lines))
+    log.info("%s: %d of %d pseudo-labels kept", part, kept, lines)
+
+
+def _all_dropped(part: str, lines: int) -> str:
+    return f"{part}: every one of {lines} pseudo-labels was dropped; relax pseudo_labels"
+
+
+def _shard_lines(
+    model: Transducer, shard: Shard, *, tokenizer: Tokenizer, settings: PseudoLabels
+) -> list[dict[str, object]]:
+    """Return a shard's transcripts in the order of its utterances, whose durations training asks for later."""
+    cuts = [cut for cut in shard.read() if original_id(cut) == cut.id]
+    lines = {line["id"]: line for line in _pseudo_label_lines(model, cuts, tokenizer=tokenizer, settings=settings)}
+    return [lines[cut.id] | {"duration": cut.duration} for cut in cuts]
+
+
+def _pseudo_label_lines(
+    model: Transducer, cuts: Sequence[Cut], *, tokenizer: Tokenizer, settings: PseudoLabels
+) -> list[dict[str, object]]:
+    """Return the transcripts of some utterances, longest first."""
     reader = FeatureReader(cuts, cache_hours=0)
     lines = []
     for batch in batches_of(cuts, seconds=settings.batch_seconds):
         hypotheses = transcribe(model, *reader.collate(batch), settings=settings)
         for cut, hypothesis in zip(batch, hypotheses, strict=True):
             lines.append(_pseudo_label_line(cut, hypothesis, tokenizer=tokenizer, settings=settings))
-    kept = sum(line["kept"] for line in lines)
-    log.info("%s: %d of %d pseudo-labels kept", part, kept, len(lines))
-    if not kept:
-        raise ValueError(f"{part}: every one of {len(lines)} pseudo-labels was dropped; relax pseudo_labels")
-    write_json_lines(output, sorted(lines, key=lambda line: line["id"]))
+    return lines
 
 
 @torch.inference_mode()
@@ -101,29 +161,45 @@ def transcribe(
 
 
 class DevSet:
-    """A fixed sample of the dev parts, transcribed greedily now and then during training."""
+    """A fixed sample of the dev parts, transcribed greedily now and then during training, each process its share."""
 
-    def __init__(self, parts: Sequence[str], *, corpus: Path, limit: int):
+    def __init__(self, parts: Sequence[str], *, corpus: Path, limit: int, rank: int = 0, world: int = 1):
         self.cuts = {}
         for part in parts:
             cuts = list(read_cuts([corpus / part], originals_only=True))
-            self.cuts[part] = cuts[:: max(1, len(cuts) // limit)][:limit]  # spread over the speakers
+            sample = cuts[:: max(1, len(cuts) // limit)][:limit]  # spread over the speakers
+            self.cuts[part] = sample[rank::world]
         self.reader = FeatureReader([cut for cuts in self.cuts.values() for cut in cuts], cache_hours=float("inf"))
 
-    def word_error_rates(self, model: Transducer | CTCModel, *, tokenizer: Tokenizer) -> dict[str, float]:
-        """Return the word error rate of each part's sample, as a fraction."""
-        settings = Decoding()
+    def word_error_rates(
+        self,
+        model: Transducer | CTCModel,
+        *,
+        tokenizer: Tokenizer,
+        sums: Callable[..., Sequence[float]] = lambda *counts: counts,
+    ) -> dict[str, float]:
+        """Return the word error rate of each part's sample, as a fraction; `sums` adds up over the processes."""
         rates = {}
         for part, cuts in self.cuts.items():
-            references, hypotheses = [], []
-            for batch in batches_of(cuts, seconds=settings.batch_seconds):
-                for cut, hypothesis in zip(
-                    batch, transcribe(model, *self.reader.collate(batch), settings=settings), strict=True
-                ):
-                    references.append(cut.supervisions[0].text)
-                    hypotheses.append(tokenizer.decode(hypothesis.tokens))
-            rates[part] = jiwer.wer(references, hypotheses)
+            errors, words = sums(*self._word_errors(model, cuts, tokenizer=tokenizer))
+            rates[part] = errors / words
         return rates
+
+    def _word_errors(
+        self, model: Transducer | CTCModel, cuts: Sequence[Cut], *, tokenizer: Tokenizer
+    ) -> tuple[int, int]:
+        """Return the number of wrong words in the transcripts of some utterances, and how many words were said."""
+        settings = Decoding()
+        references, hypotheses = [], []
+        for batch in batches_of(cuts, seconds=settings.batch_seconds):
+            transcribed = transcribe(model, *self.reader.collate(batch), settings=settings)
+            references += [cut.supervisions[0].text for cut in batch]
+            hypotheses += [tokenizer.decode(hypothesis.tokens) for hypothesis in transcribed]
+        if not references:
+            return 0, 0
+        found = jiwer.process_words(references, hypotheses)
+        wrong = found.substitutions + found.deletions + found.insertions
+        return wrong, found.hits + found.substitutions + found.deletions
 
 
 def _pseudo_label_line(

@@ -33,6 +33,11 @@ def check_known(word: object, known: Iterable[str], where: str, what: str) -> No
         raise ValueError(f"{where}: '{word}' is no {what}{nearest(word, known)}")
 
 
+def unset(value: object) -> bool:
+    """Return whether an optional key was left out, so that records without it are written as before there was one."""
+    return value is None
+
+
 class Record(BaseModel):
     """Base of all records: immutable, and an unknown key is an error that names the nearest right one."""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from operator import not_
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from asr_distill.experiment.base import Fraction, Name, Positive, PositiveInt, Record, Use
+from asr_distill.experiment.base import Fraction, Name, Positive, PositiveInt, Record, Use, unset
 
 Age = Annotated[int, Field(ge=0, le=150)]
 
@@ -19,7 +20,7 @@ class PartBase(Record):
     """What the part is for; dev and test parts share no speaker with parts of another use."""
     part_set: Name | None = None
     """A group of parts that only runs which ask for it use: they train on it and are scored on it."""
-    also_in: tuple[Name, ...] = ()
+    also_in: tuple[Name, ...] = Field(default=(), exclude_if=not_)
     """Sets of which a part without a set is a member too, so that runs can ask for it alone."""
 
     @property
@@ -60,7 +61,7 @@ class SpeakersPart(PartBase):
 
     folder: str
     name: str
-    ages: tuple[Age, Age] | None = None
+    ages: tuple[Age, Age] | None = Field(default=None, exclude_if=not_)
     """Only speakers of these years and those between."""
     speakers: PositiveInt | Literal["all", "rest"] = "all"
     """How many of the list's speakers of these ages belong to this part: drawn with the corpus seed, in the parts'
@@ -92,7 +93,7 @@ class PublishedPart(SpeakersPart):
     """A part of a corpus that comes as one archive; Lhotse manifests in the folder are read in its stead."""
 
     name: Literal["train", "test"]
-    archive: str | None = None
+    archive: str | None = Field(default=None, exclude_if=not_)
     """The downloaded archive below <data>, unpacked where the folder is not there; by default under its publisher's
     name."""
 
@@ -127,6 +128,9 @@ class Corpus(Record):
     """Seconds; longer labelled utterances go to quarantine, unlabelled ones are cut into windows of this length."""
     max_quarantined: Fraction = 0.01
     """Share of a part that may be left out before that is an error."""
+    shard_utterances: PositiveInt | None = Field(default=None, exclude_if=unset)
+    """Store labelled and unlabelled parts in shards of so many utterances, from which training reads as it goes: for
+    corpora of more than some hundred thousand utterances. Without it each part is one file that training loads."""
     parts: dict[Name, Part]
     """Those of sets stand last."""
 
@@ -134,6 +138,13 @@ class Corpus(Record):
     def sets(self) -> tuple[Name, ...]:
         """Return the names of the sets, in the order of the config."""
         return tuple(dict.fromkeys(name for part in self.parts.values() for name in part.sets))
+
+    @property
+    def sharded(self) -> tuple[Name, ...]:
+        """Return the parts that are stored in shards: none, or all that are trained on."""
+        if self.shard_utterances is None:
+            return ()
+        return tuple(name for name, part in self.parts.items() if part.use in ("labelled", "unlabelled"))
 
     def restricted(self, sets: Collection[Name] = ()) -> Corpus:
         """Return the corpus without the parts of other sets than these, and without their names."""

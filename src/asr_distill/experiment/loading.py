@@ -88,7 +88,8 @@ class Experiment:
             if name == "corpus" or scale.corpus.sets:
                 record = CorpusRecord(data=self.config.data, corpus=corpus, features=scale.features)
                 write_if_changed(work / f"{name}.yaml", record)
-        write_if_changed(work / "tokenizer.yaml", TokenizerRecord(tokenizer=scale.tokenizer))
+        for name, tokenizer in scale.tokenizers.items():
+            write_if_changed(work / f"{name}.yaml", TokenizerRecord(tokenizer=tokenizer))
         decoding = DecodingRecord(decoding=scale.decoding, pseudo_labels=scale.pseudo_labels)
         write_if_changed(work / "decoding.yaml", decoding)
         if scale.language_models is not None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from asr_distill.experiment.base import Count, Fraction, PositiveInt, Record
+from asr_distill.experiment.base import Count, Fraction, PositiveInt, Record, unset
 
 Activation = Literal["squared_relu", "swish"]
 
@@ -52,7 +52,16 @@ class PredictorSize(Record):
 
     layers: PositiveInt = 1
     dim: PositiveInt
+    units: PositiveInt | None = Field(default=None, exclude_if=unset)
+    """Memory cells of each layer, whose output is projected to `dim` (Hwang et al. 2022: 2,048 to 640); by default
+    there are `dim` of them and no projection."""
     dropout: Fraction = 0.1
+
+    @model_validator(mode="after")
+    def _check(self) -> PredictorSize:
+        if self.units is not None and self.units <= self.dim:
+            raise ValueError(f"units: {self.units} are projected to fewer, not to dim: {self.dim}; write more or none")
+        return self
 
 
 class ModelSize(Record):

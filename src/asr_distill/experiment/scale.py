@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from operator import not_
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -17,6 +18,7 @@ from asr_distill.experiment.base import (
     PositiveInt,
     Record,
     Use,
+    unset,
 )
 from asr_distill.experiment.corpora import Corpus, Features, Tokenizer
 from asr_distill.experiment.language_models import LanguageModels
@@ -51,6 +53,11 @@ class Phase(Record):
     batch_utterances: PositiveInt
     batch_nodes: PositiveInt = 10**9
     """Largest batch size in lattice nodes, T x (U + 1) of its longest members times utterances."""
+    micro_batch_utterances: PositiveInt | None = Field(default=None, exclude_if=not_)
+    """Most utterances that a process computes on at a time, for want of memory; gradients of a whole batch are added
+    up before a step. Where it is left out, a process takes its share of the batch at once."""
+    sharded: bool = Field(default=False, exclude_if=not_)
+    """Spread weights, gradients and optimiser over the processes (FSDP2), for models too large for one GPU."""
     learning_rate: Positive
     """Peak of AdamW's learning rate, after a linear warm-up; it decays linearly to zero over the last steps."""
     warmup_steps: Count
@@ -109,12 +116,15 @@ class PseudoLabels(Decoding):
     min_score_per_token: float | None = None
     """Natural log; drop hypotheses whose mean token log-probability is lower."""
     max_tokens_per_second: Positive = 30.0
+    jobs: PositiveInt = Field(default=1, exclude=True)
+    """Jobs that share the work on each part that is stored in shards (corpus.shard_utterances). No result depends on
+    it, so no job's record holds it."""
 
 
 class Scoring(Record):
     """Statistics of word error rates."""
 
-    characters: bool = False
+    characters: bool = Field(default=False, exclude_if=not_)
     """Report character error rates beside word error rates: for open vocabularies, where few words come out whole."""
     replicates: PositiveInt = 2000
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
@@ -130,6 +140,8 @@ class Scale(Record):
     corpus: Corpus
     features: Features = Features()
     tokenizer: Tokenizer
+    ctc_tokenizer: Tokenizer | None = Field(default=None, exclude_if=unset)
+    """Of CTC recognisers and of language models, where they have other tokens than transducers."""
     models: dict[Name, ModelSize]
     """Roles of transducers."""
     ctc_models: dict[Name, CTCSize] = {}
@@ -155,6 +167,12 @@ class Scale(Record):
     def parts(self, use: Use, *, sets: Collection[Name] = ()) -> tuple[str, ...]:
         """Return the names of the parts of one use that belong to no set, or to one of these; in the config's order."""
         return tuple(name for name, part in self.corpus.restricted(sets).parts.items() if part.use == use)
+
+    @property
+    def tokenizers(self) -> dict[str, Tokenizer]:
+        """Return the kinds of tokens by the name of their files: tokenizer, and ctc_tokenizer where there is one."""
+        own = {} if self.ctc_tokenizer is None else {"ctc_tokenizer": self.ctc_tokenizer}
+        return {"tokenizer": self.tokenizer} | own
 
     def restricted(self, sets: Collection[Name]) -> Scale:
         """Return the scale without the parts of other sets than these, and what it says about them."""

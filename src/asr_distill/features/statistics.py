@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +33,28 @@ class PartStatistics:
         self.frames += len(features)
         self._sum += features.sum(axis=0, dtype=np.float64)
         self._sum_of_squares += np.square(features, dtype=np.float64).sum(axis=0)
+
+    def state(self) -> dict[str, Any]:
+        """Return the totals, to be added to those of the part later."""
+        return {
+            "utterances": self.utterances,
+            "seconds": self._seconds,
+            "speakers": sorted(self._speakers),
+            "words": self.words,
+            "frames": self.frames,
+            "sum": self._sum.tolist(),
+            "sum_of_squares": self._sum_of_squares.tolist(),
+        }
+
+    def add_state(self, state: Mapping[str, Any]) -> None:
+        """Add what `state` returned for other utterances of the part."""
+        self.utterances += state["utterances"]
+        self.words += state["words"]
+        self.frames += state["frames"]
+        self._seconds += state["seconds"]
+        self._speakers.update(state["speakers"])
+        self._sum += np.array(state["sum"])
+        self._sum_of_squares += np.array(state["sum_of_squares"])
 
     def write(self, path: Path, *, quarantined: int) -> None:
         """Write `statistics.json`; `sum` and `sum_of_squares` have one entry per mel bin."""

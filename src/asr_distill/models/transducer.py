@@ -5,6 +5,8 @@ Layout legend: B batch, T feature frames, N encoder frames, U labels, V vocabula
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 
@@ -50,24 +52,37 @@ class Predictor(nn.Module):
     def __init__(self, size: PredictorSize, *, vocabulary: int):
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, size.dim)
-        self.lstm = nn.LSTM(size.dim, size.dim, num_layers=size.layers, batch_first=True)
+        units, projected = (size.dim, 0) if size.units is None else (size.units, size.dim)
+        self.lstm = nn.LSTM(size.dim, units, num_layers=size.layers, batch_first=True, proj_size=projected)
         self.dropout = Dropout(size.dropout)
 
     def forward(self, labels: Tensor) -> Tensor:
         """Return states (B, U + 1, P) before the first, between and after the labels (B, U)."""
         started = nn.functional.pad(labels, (1, 0), value=BLANK)
-        return self.dropout(self.lstm(self.dropout(self.embedding(started)))[0])
+        return self.dropout(self._run(self.dropout(self.embedding(started)))[0])
 
     def initial_state(self, *, batch: int) -> tuple[Tensor, LSTMState]:
         """Return the output (B, P) and the LSTM state before any label."""
         start = torch.full((batch,), BLANK, dtype=torch.long, device=self.embedding.weight.device)
-        zeros = self.embedding.weight.new_zeros(self.lstm.num_layers, batch, self.lstm.hidden_size)
-        return self.step(start, (zeros, zeros))
+        output_dim = self.lstm.proj_size or self.lstm.hidden_size
+        output, cells = (
+            self.embedding.weight.new_zeros(self.lstm.num_layers, batch, dim)
+            for dim in (output_dim, self.lstm.hidden_size)
+        )
+        return self.step(start, (output, cells))
 
     def step(self, labels: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
         """Advance by one label (B,): output (B, P) and the new LSTM state."""
-        output, state = self.lstm(self.embedding(labels)[:, None], state)
+        output, state = self._run(self.embedding(labels)[:, None], state)
         return output[:, 0], state
+
+    def _run(self, inputs: Tensor, state: LSTMState | None = None) -> tuple[Tensor, LSTMState]:
+        """Run the LSTM over (B, U, P); on CPUs PyTorch would warn that oneDNN has no projections, which is no harm."""
+        if not self.lstm.proj_size:
+            return self.lstm(inputs, state)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "LSTM with projections is not supported with oneDNN")
+            return self.lstm(inputs, state)
 
 
 class Joint(nn.Module):

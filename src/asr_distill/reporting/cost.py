@@ -27,6 +27,8 @@ class Job:
     """Places of the jobs that it waits for."""
     threads: int = 1
     gpus: int = 0
+    wildcards: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """What the job is about, such as its run and part."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

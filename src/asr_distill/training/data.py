@@ -21,6 +21,7 @@ from asr_distill.features.reading import FeatureReader, original_id, read_cuts
 from asr_distill.text.tokenizer import Tokenizer
 from asr_distill.training.objective import Batch
 from asr_distill.training.pseudo_labels import read_pseudo_labels
+from asr_distill.training.shares import Share, divide
 
 log = logging.getLogger(__name__)
 
@@ -87,12 +88,43 @@ class TrainingData:
         """Return the token ids of every utterance, by its id; copies at other speeds have the same."""
         return {original_id(cut): cut.tokens for cut in self.cuts}
 
+    def hours(self) -> tuple[float, float]:
+        """Return the hours of labelled and of unlabelled speech, copies at other speeds left out."""
+        hours = {True: 0.0, False: 0.0}
+        for cut in self.cuts:
+            if original_id(cut) == cut.id:
+                hours[_is_labelled(cut)] += cut.duration / 3600
+        return hours[True], hours[False]
+
+    def passes(self, epoch: int) -> int:
+        """Return how often all utterances were heard before an epoch."""
+        return epoch
+
     def batches(self, *, epoch: int = 0, position: int = 0) -> Iterator[tuple[Batch, int, int]]:
         """Yield batches for ever from a position on, each with the epoch and position of the one that follows it."""
+        for cuts, *following in self._from(epoch, position):
+            yield self._collate(cuts), *following
+
+    def shares(
+        self, *, epoch: int = 0, position: int = 0, rank: int = 0, world: int = 1
+    ) -> Iterator[tuple[list[Share], int, int]]:
+        """Yield what one of `world` processes takes of the batches that `batches` would yield, in place of each."""
+        phase, stack = self.run.phase, self.run.model.encoder.stack
+        for cuts, *following in self._from(epoch, position):
+            frames = sum(encoder_frames(cut, stack=stack) for cut in cuts)
+            shares = []
+            for number, part in divide(cuts, rank=rank, world=world, largest=phase.micro_batch_utterances):
+                heard = sum(encoder_frames(cut, stack=stack) for cut in part)
+                # without one of its own a process computes on another's utterance, for nothing, to stay in step
+                shares.append(Share(batch=self._collate(part or cuts[:1]), weight=heard / frames, number=number))
+            yield shares, *following
+
+    def _from(self, epoch: int, position: int) -> Iterator[tuple[Sequence[Cut], int, int]]:
+        """Yield the batches from a position on, before their features are read."""
         while True:
             for cuts in islice(self._bounded(self._drawn(epoch)), position, None):
                 position += 1
-                yield self._collate(cuts), epoch, position
+                yield cuts, epoch, position
             epoch, position = epoch + 1, 0
 
     def _drawn(self, epoch: int) -> Iterator[Sequence[Cut]]:
@@ -105,7 +137,7 @@ class TrainingData:
         """Yield the batches of an epoch over unlabelled speech, each with its share of labelled utterances."""
         batch = self.run.phase.batch_utterances
         rest = batch - self.run.run.labelled_utterances(batch)
-        before = epoch * _beside(len(unlabelled), rest, batch=batch)
+        before = sum(_beside(self._size(unlabelled, past), rest, batch=batch) for past in range(epoch))
         others = self._repeated(labelled, utterances=batch - rest, start=before)
         heard = 0
         for cuts in self._sampler(unlabelled, utterances=rest, epoch=epoch):
@@ -146,6 +178,7 @@ class TrainingData:
 
     def _sampler(self, cuts: CutSet, *, utterances: int, epoch: int) -> DynamicBucketingSampler:
         """Return batches of at most so many utterances of similar length, each utterance once."""
+        cuts = self._heard(cuts, epoch)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "You are using DynamicBucketingSampler with an eagerly read CutSet")
             sampler = DynamicBucketingSampler(
@@ -160,6 +193,14 @@ class TrainingData:
             )
         sampler.set_epoch(epoch)
         return sampler
+
+    def _heard(self, cuts: CutSet, epoch: int) -> CutSet:
+        """Return the utterances of a pool that an epoch goes through."""
+        return cuts
+
+    def _size(self, cuts: CutSet, epoch: int) -> int:
+        """Return how many these are."""
+        return len(cuts)
 
     def _collate(self, cuts: Sequence[Cut]) -> Batch:
         features, lengths = self.reader.collate(cuts)
@@ -179,26 +220,45 @@ def load_training_data(
     """Load the run's parts from the prepared corpus and give every utterance its tokens.
 
     Without a tokenizer all speech is loaded, whether it has a transcript or not, and no utterance has any token.
+    Parts that are stored in shards are not loaded, but read as batches are drawn.
 
     Raises:
         ValueError: when nothing is left to train on, or the batch is larger than the data.
     """
+    from asr_distill.training.shards import in_shards, load_shards  # which build upon this module
+
+    if in_shards(run, corpus=corpus):
+        return load_shards(run, corpus=corpus, tokenizer=tokenizer, pseudo_labels=pseudo_labels)
     choice = run.run.pseudo_labels if run.run.recogniser == "transducer" else None
     transcripts = read_pseudo_labels(pseudo_labels, choice=choice, where=f"{run.name}: pseudo_labels")
     if tokenizer is None:
         cuts = [(cut, "") for cut in read_cuts(corpus / part for part in (*run.labelled, *run.unlabelled))]
     else:
         cuts = [*_labelled(run, corpus=corpus), *_unlabelled(run, corpus=corpus, transcripts=transcripts)]
-    if not cuts:
-        raise ValueError(f"{run.name}: no utterance to train on: every pseudo-label was dropped; relax pseudo_labels")
+    check_batch(run, found=len(cuts))
     for cut, text in cuts:
         cut.custom = (cut.custom or {}) | {"tokens": tokenizer.encode(text) if tokenizer is not None else []}
-    if len(cuts) < run.phase.batch_utterances:
-        raise ValueError(
-            f"phases.{run.run.phase}.batch_utterances: {run.phase.batch_utterances} is more than the {len(cuts)} "
-            f"utterances of {run.name}; write at most {len(cuts)}"
-        )
     return TrainingData(CutSet.from_cuts(cut for cut, _ in cuts), run=run)
+
+
+def check_batch(run: RunRecord, *, found: int) -> None:
+    """Raise ValueError where a run has no utterance, or fewer than a batch takes."""
+    if not found:
+        raise ValueError(f"{run.name}: no utterance to train on: every pseudo-label was dropped; relax pseudo_labels")
+    if found < run.phase.batch_utterances:
+        raise ValueError(
+            f"phases.{run.run.phase}.batch_utterances: {run.phase.batch_utterances} is more than the {found} "
+            f"utterances of {run.name}; write at most {found}"
+        )
+
+
+def check_pool(run: RunRecord, *, kind: str, found: int, of_batch: int) -> None:
+    """Raise ValueError where a pool has fewer utterances of a kind than every batch takes of it."""
+    if found < max(2, of_batch):
+        raise ValueError(
+            f"{run.name}: labelled_share: every batch takes {of_batch} {kind} utterances, but there are "
+            f"{found}; write another share or smaller phases.{run.run.phase}.batch_utterances"
+        )
 
 
 def encoder_frames(cut: Cut, *, stack: int) -> int:
@@ -208,11 +268,7 @@ def encoder_frames(cut: Cut, *, stack: int) -> int:
 
 def hours_by_part(run: RunRecord, *, data: TrainingData) -> tuple[float, float]:
     """Return the hours of labelled and of unlabelled speech trained on, copies at other speeds left out."""
-    hours = {True: 0.0, False: 0.0}
-    for cut in data.cuts:
-        if original_id(cut) == cut.id:
-            hours[_is_labelled(cut)] += cut.duration / 3600
-    return hours[True], hours[False]
+    return data.hours()
 
 
 def _is_labelled(cut: Cut) -> bool:
@@ -227,11 +283,7 @@ def _pools(cuts: CutSet, *, run: RunRecord) -> tuple[CutSet, CutSet]:
     pools = []
     for kind, of_batch in (("labelled", share), ("unlabelled", batch - share)):
         pool = [cut for cut in cuts if _is_labelled(cut) == (kind == "labelled")]
-        if len(pool) < max(2, of_batch):
-            raise ValueError(
-                f"{run.name}: labelled_share: every batch takes {of_batch} {kind} utterances, but there are "
-                f"{len(pool)}; write another share or smaller phases.{run.run.phase}.batch_utterances"
-            )
+        check_pool(run, kind=kind, found=len(pool), of_batch=of_batch)
         pools.append(CutSet.from_cuts(pool))
     return pools[0], pools[1]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import math
@@ -9,30 +10,28 @@ import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import lightning_fabric
-import pandas as pd
 import torch
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from asr_distill.decoding.decode import DevSet
-from asr_distill.devices import device_name
+from asr_distill.devices import device_name, num_processes
 from asr_distill.experiment import RunRecord
-from asr_distill.files import replacing, write_json
-from asr_distill.losses.checks import NonFiniteError
-from asr_distill.models.best_rq import BestRQ
-from asr_distill.models.best_rq_storage import save_encoder
-from asr_distill.models.ctc import CTCModel
-from asr_distill.models.ctc_storage import save_ctc, save_decoder
-from asr_distill.models.storage import save_model
+from asr_distill.files import write_json
+from asr_distill.losses.checks import NonFiniteError, settle
 from asr_distill.progress import Progress
 from asr_distill.text.tokenizer import Tokenizer
-from asr_distill.training.build import AnyModel, AnyObjective, build_objective
+from asr_distill.training.build import AnyObjective, build_objective
 from asr_distill.training.checkpoints import Checkpoints
-from asr_distill.training.data import TrainingData, hours_by_part, load_training_data
+from asr_distill.training.data import TrainingData, load_training_data
+from asr_distill.training.objective import Batch
 from asr_distill.training.optimisation import RelativeClip, learning_rate, make_optimizer
+from asr_distill.training.paths import TrainingPaths, fingerprint
+from asr_distill.training.ranks import Ranks
+from asr_distill.training.results import save_models, summary, write_curve
+from asr_distill.training.shares import Share, check_divisible
 
 log = logging.getLogger(__name__)
 
@@ -42,24 +41,6 @@ CURVE_EVERY = 20
 """Steps between two rows of the learning curve."""
 LOG_EVERY = 100
 """Steps between two lines in the log."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingPaths:
-    """Where a run's inputs lie and its outputs go."""
-
-    corpus: Path
-    """Folder of the prepared parts."""
-    tokenizer: Path | None
-    """Pre-training of an encoder needs none."""
-    teacher: Path | None
-    initial: Path | None = None
-    """A pre-trained encoder or a transducer, from whose encoder that of the run starts."""
-    soft_labels: Path | None = None
-    """BERT's, for runs that learn from them."""
-    pseudo_labels: Sequence[Path]
-    output: Path
-    """Folder for model.safetensors or encoder.safetensors, curve.csv, training.json and, until the end, state/."""
 
 
 @dataclass
@@ -83,40 +64,46 @@ def train(run: RunRecord, *, paths: TrainingPaths) -> None:
             in a row.
     """
     torch.set_float32_matmul_precision(run.phase.matmul_precision)
-    fabric = lightning_fabric.Fabric(accelerator="auto", devices=1, precision=run.phase.precision)
+    check_divisible(run.phase, world=num_processes(), name=run.run.phase)
+    ranks = Ranks(run.phase)
     tokenizer = _tokenizer(run, paths=paths)
     data = load_training_data(run, corpus=paths.corpus, tokenizer=tokenizer, pseudo_labels=paths.pseudo_labels)
     objective = build_objective(
-        run, paths=paths, tokenizer=tokenizer, transcripts=data.transcripts(), device=fabric.device
+        run, paths=paths, tokenizer=tokenizer, transcripts=data.transcripts(), device=ranks.device
     )
-    trainer = Trainer(run, paths=paths, fabric=fabric, tokenizer=tokenizer, data=data, objective=objective)
-    trainer.run_to_end()
-    trainer.export()
+    trainer = Trainer(run, paths=paths, ranks=ranks, tokenizer=tokenizer, data=data, objective=objective)
+    with ranks.together():
+        trainer.run_to_end()
+        trainer.export()
 
 
 class Trainer:
-    """One training run in progress."""
+    """One training run in progress, in one of its processes."""
 
     def __init__(
         self,
         run: RunRecord,
         *,
         paths: TrainingPaths,
-        fabric: lightning_fabric.Fabric,
+        ranks: Ranks,
         tokenizer: Tokenizer | None,
         data: TrainingData,
         objective: AnyObjective,
     ):
-        self.run, self.paths, self.fabric, self.tokenizer, self.data = run, paths, fabric, tokenizer, data
+        self.run, self.paths, self.ranks, self.tokenizer, self.data = run, paths, ranks, tokenizer, data
         self.model = objective.student
-        optimizer = make_optimizer(self.model, phase=run.phase)
-        self.objective, self.optimizer = fabric.setup(objective, optimizer)
+        unwrapped = copy.deepcopy(self.model) if ranks.sharded else self.model
+        self.objective = ranks.setup(Unrefused(objective))
+        self.optimizer = make_optimizer(self.model, phase=run.phase)
         self.clip = RelativeClip(run.phase.clip)
-        self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(run.phase.average_decay))
+        averaged = ranks.averageable(unwrapped, like=self.model)
+        self.average = AveragedModel(averaged, multi_avg_fn=get_ema_multi_avg_fn(run.phase.average_decay))
         self.generator = torch.Generator()
-        self.dev = DevSet(run.dev, corpus=paths.corpus, limit=run.phase.dev_utterances)
+        self.dev = DevSet(
+            run.dev, corpus=paths.corpus, limit=run.phase.dev_utterances, rank=ranks.rank, world=ranks.world
+        )
         self.position = Position()
-        self.checkpoints = Checkpoints(paths.output / "state", fingerprint=_fingerprint(run, paths=paths))
+        self.checkpoints = Checkpoints(paths.output / "state", fingerprint=fingerprint(run, paths=paths))
         self.stop = False
 
     def run_to_end(self) -> None:
@@ -124,14 +111,15 @@ class Trainer:
         self._resume()
         signal.signal(signal.SIGTERM, self._request_stop)
         last_saved = time.monotonic()
-        batches = self.data.batches(epoch=self.position.epoch, position=self.position.batch)
+        position, rank, world = self.position, self.ranks.rank, self.ranks.world
+        batches = self.data.shares(epoch=position.epoch, position=position.batch, rank=rank, world=world)
         non_finite = 0
         self.objective.train()
         with Progress(self.run.name, total=self.run.phase.steps, done=self.position.step) as progress:
             while self.position.step < self.run.phase.steps:
                 started = time.monotonic()
-                batch, self.position.epoch, self.position.batch = next(batches)
-                loss = self._step(batch.to(self.fabric.device))
+                shares, self.position.epoch, self.position.batch = next(batches)
+                loss = self._step(shares)
                 non_finite = 0 if math.isfinite(loss) else non_finite + 1
                 if non_finite >= MAX_NON_FINITE:
                     raise ValueError(
@@ -141,47 +129,64 @@ class Trainer:
                 self._record(loss)
                 self.position.seconds += time.monotonic() - started
                 progress.advance(f"loss {loss:.3f}")
-                if self.stop or time.monotonic() - last_saved > self.run.phase.checkpoint_seconds:
+                due = self.ranks.first and time.monotonic() - last_saved > self.run.phase.checkpoint_seconds
+                stop, due = self.ranks.sums(self.stop, due)
+                if stop or due:
                     self._save()
                     last_saved = time.monotonic()
-                if self.stop:
+                if stop:
                     raise SystemExit(128 + signal.SIGTERM)
 
     def export(self) -> None:
         """Write the averaged model, the learning curve and what is known of the run; remove the checkpoints."""
-        output = self.paths.output
-        columns = list(dict.fromkeys(key for row in self.position.curve for key in row))
-        with replacing(output / "curve.csv") as temporary:
-            pd.DataFrame(self.position.curve, columns=columns).to_csv(temporary, index=False)
-        write_json(output / "training.json", self._summary())
-        _save_models(self.average.module, output, tokenizer=self.tokenizer)
-        self.checkpoints.remove()
+        model, output = self.ranks.whole_model(self.average.module), self.paths.output
+        if self.ranks.first:
+            write_curve(self.position.curve, output / "curve.csv")
+            write_json(output / "training.json", self._summary())
+            save_models(model, output, tokenizer=self.tokenizer)
+            self.checkpoints.remove()
 
-    def _step(self, batch: Any) -> float:
-        """Take one optimisation step and return the loss; one whose loss or gradient is not finite is left out."""
-        phase, step = self.run.phase, self.position.step
-        torch.manual_seed(_step_seed(self.run.seed, step))  # dropout: the same after a resume
-        self.generator.manual_seed(_step_seed(self.run.seed + 1_000_003, step))
+    def _step(self, shares: Sequence[Share]) -> float:
+        """Take one optimisation step and return the loss of the whole batch.
+
+        A step is left out, in all processes, when loss or gradient are not finite in one.
+        """
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, phase=phase)
-        try:
-            loss = self.objective(batch, generator=self.generator, ctc_only=step < self._ctc_steps())
-            value = float(loss.detach())
-        except NonFiniteError as error:
-            log.warning("%s step %d: %s", self.run.name, step, error)
-            value = math.nan
+            group["lr"] = learning_rate(self.position.step, phase=self.run.phase)
+        self.optimizer.zero_grad(set_to_none=True)
+        value = self._gradients(shares)
         if math.isfinite(value):
-            self.optimizer.zero_grad(set_to_none=True)
-            self.fabric.backward(loss)
             norm = self.clip([p for p in self.model.parameters() if p.grad is not None])
             value = value if math.isfinite(norm) else math.nan
         if math.isfinite(value):
             self.optimizer.step()
             self.average.update_parameters(self.model)
         else:
+            log.warning("%s step %d: loss or gradient is not finite; skipped", self.run.name, self.position.step)
             self.position.skipped += 1
         self.position.step += 1
         return value
+
+    def _gradients(self, shares: Sequence[Share]) -> float:
+        """Add up the gradients of this process's shares, then those of all processes; return the loss of the batch."""
+        fabric, value = self.ranks.fabric, 0.0
+        for share in shares:
+            with fabric.no_backward_sync(self.objective, enabled=share is not shares[-1]):
+                loss = self._loss(share)
+                value += self.ranks.sums(loss.detach() * share.weight)[0]
+                if not math.isfinite(value):
+                    self.ranks.forget_forward(self.objective)
+                    break
+                fabric.backward(loss * (share.weight * self.ranks.world))  # as the mean over processes is taken
+        return value
+
+    def _loss(self, share: Share) -> Tensor:
+        """Return the mean loss of a share, not a number where it is refused."""
+        step = self.position.step
+        torch.manual_seed(_step_seed(self.run.seed, step, share.number))  # dropout: the same after a resume
+        self.generator.manual_seed(_step_seed(self.run.seed + 1_000_003, step, share.number))
+        batch = share.batch.to(self.ranks.device)
+        return self.objective(batch, generator=self.generator, ctc_only=step < self._ctc_steps())
 
     def _ctc_steps(self) -> float:
         """Return the number of first steps in which the auxiliary loss alone trains the encoder."""
@@ -203,8 +208,8 @@ class Trainer:
         if not due and step % LOG_EVERY == 0:
             log.info("%s step %d of %d: loss %.3f", self.run.name, step, phase.steps, loss)
         if due:
-            self.average.module.eval()
-            errors = self.dev.word_error_rates(self.average.module, tokenizer=self.tokenizer)
+            model = self.ranks.whole_model(self.average.module).eval()
+            errors = self.dev.word_error_rates(model, tokenizer=self.tokenizer, sums=self.ranks.sums)
             row |= {f"wer/{part}": wer for part, wer in errors.items()}
             shown = ", ".join(f"{part} {100 * wer:.1f} %" for part, wer in errors.items())
             log.info("%s step %d of %d: loss %.3f, WER %s", self.run.name, step, phase.steps, loss, shown)
@@ -213,22 +218,36 @@ class Trainer:
     def _save(self) -> None:
         state = {
             "position": vars(self.position),
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "model": self.ranks.whole(self.model.state_dict()),
+            "average": self.ranks.whole(self.average.state_dict()),
+            "optimizer": self.ranks.whole(self.optimizer.state_dict()),
             "clip": self.clip.mean,
         }
-        self.checkpoints.save(state, step=self.position.step)
+        if self.ranks.first:
+            self.checkpoints.save(state, step=self.position.step)
+        self.ranks.wait()  # so that none ends the job while the first still writes
 
     def _resume(self) -> None:
-        state = self.checkpoints.load()
-        if state is None:
+        """Go on where the first process finds the newest readable checkpoint, however many processes wrote it.
+
+        Raises:
+            ValueError: when it does not fit the model, or another process cannot read it.
+        """
+        state = self.checkpoints.load() if self.ranks.first else None
+        (found,) = self.ranks.sums(0 if state is None else state["step"])
+        if not found:
             return
-        self.position = Position(**state["position"])
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.clip.mean = state["clip"]
+        path = self.checkpoints.path(int(found))
+        state = state or self.checkpoints.read(path)
+        try:
+            self.ranks.load(self.model, state["model"])
+            self.ranks.load(self.average, state["average"])
+            self.ranks.load_optimizer(self.optimizer, state["optimizer"])
+            self.position, self.clip.mean = Position(**state["position"]), state["clip"]
+        except (RuntimeError, ValueError, TypeError, KeyError) as error:
+            reason = " ".join(str(error).split())[:200]
+            folder = path.parent
+            raise ValueError(f"{path}: does not fit this model ({reason}); remove {folder} to start anew") from None
         log.info("%s goes on from step %d", self.run.name, self.position.step)
 
     def _request_stop(self, *_: object) -> None:
@@ -236,26 +255,33 @@ class Trainer:
         self.stop = True
 
     def _summary(self) -> dict[str, Any]:
-        labelled, unlabelled = hours_by_part(self.run, data=self.data)
-        encoder = sum(p.numel() for p in self.model.encoder.parameters())
-        device = self.fabric.device
-        return {
-            "run": self.run.name,
-            "seed": self.run.seed,
-            **_learnt_from(self.run),
-            "parameters": self.model.num_parameters(),
-            "encoder_parameters": encoder,
-            "steps": self.run.phase.steps,
-            "effective_batch": self.run.phase.batch_utterances,
-            "hours": labelled + unlabelled,
-            "labelled_hours": labelled,
-            "unlabelled_hours": unlabelled,
+        known = summary(self.run, model=self.average.module, data=self.data)
+        return known | {
             "epochs": self.position.epoch,
             "skipped_batches": self.position.skipped,
             "seconds": self.position.seconds,
-            "device": device_name(device),
+            "device": device_name(self.ranks.device),
             "threads": torch.get_num_threads(),
+            "processes": self.ranks.world,
         }
+
+
+class Unrefused(nn.Module):
+    """An objective whose loss is not a number where it refuses a batch, so that processes do not part ways there."""
+
+    def __init__(self, objective: AnyObjective):
+        super().__init__()
+        self.objective = objective
+
+    def forward(self, batch: Batch, **options: Any) -> Tensor:
+        """Return the objective's loss."""
+        try:
+            loss = self.objective(batch, **options)
+            settle()
+        except NonFiniteError as error:
+            log.warning("%s", error)
+            return torch.tensor(math.nan, device=batch.features.device)
+        return loss
 
 
 def _tokenizer(run: RunRecord, *, paths: TrainingPaths) -> Tokenizer | None:
@@ -267,38 +293,7 @@ def _tokenizer(run: RunRecord, *, paths: TrainingPaths) -> Tokenizer | None:
     return Tokenizer.load(paths.tokenizer)
 
 
-def _learnt_from(run: RunRecord) -> dict[str, str | None]:
-    """Return what the run learnt, from whom, and where it started."""
-    if run.run.recogniser == "ctc":
-        return {"targets": run.run.targets, "teacher": "BERT" if run.run.from_bert else None}
-    initial = run.run.initial if run.run.recogniser == "transducer" else None
-    return {"targets": run.run.targets, "teacher": run.run.teacher, "initial": initial}
-
-
-def _save_models(model: AnyModel, output: Path, *, tokenizer: Tokenizer | None) -> None:
-    """Write what is needed of the model later; of a CTC recogniser also its attention decoder, to be looked at."""
-    if isinstance(model, BestRQ):
-        save_encoder(model, output / "encoder.safetensors")
-    elif isinstance(model, CTCModel):
-        if model.decoder is not None:
-            save_decoder(model.decoder, output / "decoder.safetensors", tokenizer=tokenizer.fingerprint)
-        save_ctc(model, output / "model.safetensors", tokenizer=tokenizer.fingerprint)
-    else:
-        save_model(model, output / "model.safetensors", tokenizer=tokenizer.fingerprint)
-
-
-def _fingerprint(run: RunRecord, *, paths: TrainingPaths) -> str:
-    """Return what a checkpoint depends on: the resolved run, tokens, teacher, first encoder and pseudo-labels."""
-    digest = hashlib.sha256(run.to_yaml().encode())
-    for path in (paths.tokenizer, paths.teacher, paths.initial, paths.soft_labels, *paths.pseudo_labels):
-        if path is not None:
-            with path.open("rb") as file:  # soft labels may take gigabytes
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    for part in (*run.labelled, *run.unlabelled, *run.normalised_by):
-        digest.update((paths.corpus / part / "statistics.json").read_bytes())
-    return digest.hexdigest()
-
-
-def _step_seed(seed: int, step: int) -> int:
-    """Return a seed of its own for every step, so that nothing random need be saved."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{step}".encode()).digest()[:8], "big") >> 1
+def _step_seed(seed: int, step: int, share: int) -> int:
+    """Return a seed of its own for every step and share of its batch, so that nothing random need be saved."""
+    text = f"{seed}/{step}/{share}" if share else f"{seed}/{step}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from asr_distill.experiment import Phase
 
@@ -32,7 +33,7 @@ def learning_rate(step: int, *, phase: Phase) -> float:
 
 
 class RelativeClip:
-    """Clips the gradient at a multiple of the running mean of its norm."""
+    """Clips the gradient at a multiple of the running mean of its norm, which is that of all ranks' gradient."""
 
     def __init__(self, multiple: float):
         self.multiple = multiple
@@ -42,7 +43,8 @@ class RelativeClip:
         """Clip in place, return the norm; the mean of the norms takes in what is finite."""
         parameters = list(parameters)
         limit = self.multiple * self.mean if self.mean else float("inf")
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
+        norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+        norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         if not math.isfinite(norm):
             return norm
         clipped = min(norm, limit)

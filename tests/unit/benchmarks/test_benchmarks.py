@@ -59,15 +59,15 @@ def test_all_agree(quick: Path) -> None:
             assert rows[column].tolist() == pytest.approx([rows[column].iloc[0]] * len(rows), rel=tolerance)
 
 
-@pytest.mark.parametrize("name", ["lattice.md", "training_step.md"])
+@pytest.mark.parametrize("name", ["lattice.md", "training_step.md", "data_parallel.md"])
 def test_tables_are_whole(quick: Path, name: str) -> None:
     text = (quick / name).read_text(encoding="utf-8")
     tables = re.findall(r"(?:^\|.*\|\n)+", text, flags=re.MULTILINE)
-    assert len(tables) == {"lattice.md": 2, "training_step.md": 1}[name]
+    assert len(tables) == {"lattice.md": 2, "training_step.md": 1, "data_parallel.md": 1}[name]
     for table in tables:
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
         assert len(widths) == 1
-    assert "CPU, 1 thread;" in text
+    assert ("CPU, one thread a process." if name == "data_parallel.md" else "CPU, 1 thread;") in text
     assert not re.search(r"\bnan\b", text)
 
 
@@ -86,6 +86,15 @@ def test_training_steps(quick: Path) -> None:
     for system in ("ours", "torchaudio"):
         assert frame.loc[(system, "float32"), "speech_seconds_per_second"] > 0
         assert "M parameters" in frame.loc[(system, "float32"), "note"]
+
+
+def test_two_processes(quick: Path) -> None:
+    frame = pd.read_csv(quick / "data_parallel.csv").set_index("subject")
+    assert list(frame.index) == ["one", "two"]
+    assert (frame["utterances_per_second"] > 0).all()
+    assert frame.loc["one", "times_one_process"] == 1
+    ratio = frame.loc["one", "min_seconds"] / frame.loc["two", "min_seconds"]
+    assert frame.loc["two", "times_one_process"] == pytest.approx(ratio, abs=0.01, rel=0.01)
 
 
 def test_provenance(quick: Path) -> None:

@@ -1,13 +1,11 @@
 """Adapters from the layouts of published corpora."""
 
-import hashlib
 from collections import Counter
 
 import numpy as np
 import pytest
 import soundfile
 
-from asr_distill.corpus import download
 from asr_distill.corpus.adapters import librilight, librispeech, read_speech
 from asr_distill.experiment import CorpusRecord
 
@@ -104,35 +102,3 @@ def test_missing_corpora_say_where_and_how(tmp_path, part, place, source):
     assert str(tmp_path / place) in str(error.value)
     assert source in str(error.value)
     assert "data" in str(error.value)
-
-
-def test_download_checks_the_archive_and_leaves_own_folders_alone(tmp_path, monkeypatch):
-    calls = []
-
-    def fake(data, *, dataset_parts):
-        calls.append(dataset_parts)
-        (data / "LibriSpeech" / "dev-clean").mkdir(parents=True, exist_ok=True)
-        (data / "LibriSpeech" / "dev-clean" / ".completed").touch()
-        (data / "dev-clean.tar.gz").write_bytes(b"archive")
-
-    monkeypatch.setattr(download, "download_librispeech", fake)
-    with pytest.raises(ValueError, match="SHA-256"):
-        download.download_librispeech_part("dev-clean", data=tmp_path)
-    monkeypatch.setitem(download.SHA256, "dev-clean", hashlib.sha256(b"archive").hexdigest())
-    download.download_librispeech_part("dev-clean", data=tmp_path)
-    download.download_librispeech_part("dev-clean", data=tmp_path)
-    assert len(calls) == 2
-    (tmp_path / "LibriSpeech" / "test-clean").mkdir()
-    download.download_librispeech_part("test-clean", data=tmp_path)
-    assert len(calls) == 2
-    with pytest.raises(ValueError, match="no part 'dev-clan'"):
-        download.download_librispeech_part("dev-clan", data=tmp_path)
-
-
-def test_a_failed_download_says_so(tmp_path, monkeypatch):
-    def fail(*args, **kwargs):
-        raise OSError("no route")
-
-    monkeypatch.setattr(download, "download_librispeech", fail)
-    with pytest.raises(ValueError, match=r"dev-clean.*no route"):
-        download.download_librispeech_part("dev-clean", data=tmp_path)

@@ -251,7 +251,10 @@ def rename(old, new):
         (part("small", also_in=["unlabelled"]), "small.also_in: 'unlabelled' is what parts without a set are called"),
         (part("small", also_in=["childrn"]), "small.also_in: 'childrn' is no set of this study; did you mean 'childr"),
         (part("commands-new", part_set="domains_nwe"), "'domains_nwe' is no set of this study; did you mean 'domains_"),
-        (part("small", part_set="domains_new"), "corpus.parts.dev-clean: stands after 'small', which belongs to a set"),
+        (
+            part("small", part_set="domains_new", also_in=[]),
+            "corpus.parts.dev-clean: stands after 'small', which belongs to a set",
+        ),
         (rename("small", "mean"), "corpus.parts.mean: the name is taken"),
         (
             lambda scale: scale["columns"].update(voice_serch="test-news"),

@@ -26,10 +26,11 @@ def transducer(**predictor):
     return Transducer(size(**predictor), vocabulary=VOCABULARY, mel_bins=BINS).eval()
 
 
+@pytest.mark.parametrize("units", [None, 11])
 @pytest.mark.parametrize("layers", [1, 2])
 @torch.inference_mode()
-def test_label_by_label_equals_the_whole_transcript(layers):
-    predictor = transducer(layers=layers).predictor
+def test_label_by_label_equals_the_whole_transcript(layers, units):
+    predictor = transducer(layers=layers, units=units).predictor
     labels = torch.tensor([[3, 1, 1, 6], [2, 5, 4, 1]])
     whole = predictor(labels)
     output, state = predictor.initial_state(batch=2)

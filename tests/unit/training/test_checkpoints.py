@@ -104,12 +104,26 @@ def test_a_failed_save_leaves_what_was_there(checkpoints, monkeypatch):
     assert checkpoints.load()["step"] == 5
 
 
-def test_those_of_another_configuration_are_ignored(checkpoints):
+def test_those_of_another_configuration_are_ignored_and_said_to_be(checkpoints, caplog):
     other = Checkpoints(checkpoints.folder, fingerprint="other")
-    other.save(state(7), step=7)
+    for step in (6, 7):
+        other.save(state(step), step=step)
     assert checkpoints.load() is None
+    (line,) = caplog.messages
+    expected = f"{other.path(7)} is of another model, other tokens or other settings; training starts anew"
+    assert line == expected
     checkpoints.save(state(9), step=9)
     assert checkpoints.load()["step"] == 9
+    with pytest.raises(ValueError, match=r"step00000007-other\.pt is of another model, other tokens or other settings"):
+        checkpoints.read(other.path(7))
+
+
+def test_what_a_killed_attempt_half_wrote_is_removed(checkpoints):
+    checkpoints.save(state(5), step=5)
+    half = checkpoints.folder / f".{checkpoints.path(10).name}.4711"
+    half.write_bytes(b"half of it")
+    checkpoints.save(state(15), step=15)
+    assert files(checkpoints) == [checkpoints.path(5), checkpoints.path(15)]
 
 
 def test_those_of_another_configuration_do_not_push_out_new_ones(checkpoints):

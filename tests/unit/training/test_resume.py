@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
+import shutil
 import signal
+from unittest import mock
 
 import pytest
 import torch
@@ -152,6 +155,59 @@ def test_a_run_whose_inputs_changed_starts_anew(corpus, make_run, at_step, tmp_p
     with caplog.at_level("INFO"):
         train(run, paths=paths)
     assert "goes on from step" not in caplog.text
+
+
+def test_a_disk_that_is_full_at_a_checkpoint_ends_the_run_and_costs_nothing(
+    corpus, make_run, undisturbed, at_step, monkeypatch, tmp_path
+):
+    run = make_run(phase={"checkpoint_seconds": 1e-9})
+    paths = corpus.paths(tmp_path, teacher=False)
+    full = []
+
+    def fill_the_disk():
+        path = next((tmp_path / "state").glob("step00000004*"))
+        fifth = path.name.replace("step00000004", "step00000005")
+        full.append(path.with_name(f".{fifth}.{os.getpid()}"))
+        remove = type(path).unlink
+        monkeypatch.setattr(type(path), "unlink", lambda path, **options: path in full or remove(path, **options))
+        full[0].symlink_to("/dev/full")  # where every byte is one too many
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: mock.Mock(free=0))
+
+    at_step([5], fill_the_disk)
+    with pytest.raises(OSError, match="No space left on device") as error:
+        train(run, paths=paths)
+    assert error.value.errno == errno.ENOSPC
+    assert "step00000005" in error.value.filename
+    monkeypatch.undo()
+    full[0].unlink(missing_ok=True)
+    assert sorted(path.name[:12] for path in (tmp_path / "state").iterdir()) == ["step00000003", "step00000004"]
+    train(run, paths=paths)
+    assert weights(tmp_path) == weights(undisturbed(make_run()))
+
+
+def test_a_checkpoint_that_does_not_fit_the_model_is_refused_in_one_line(corpus, make_run, at_step, tmp_path):
+    at_step([3], ask_to_stop)
+    paths = corpus.paths(tmp_path, teacher=False)
+    with pytest.raises(SystemExit):
+        train(make_run(), paths=paths)
+    (path,) = (tmp_path / "state").iterdir()
+    state = torch.load(path, weights_only=True)
+    state["model"] = {f"old.{name}": tensor for name, tensor in state["model"].items()}
+    torch.save(state, path)
+    message = rf"^{path}: does not fit this model \(.*\); remove {path.parent} to start anew$"
+    with pytest.raises(ValueError, match=message):
+        train(make_run(), paths=paths)
+
+
+@pytest.mark.parametrize("changes", [{"micro_batch_utterances": 3}, {"sharded": True}])
+def test_how_work_is_divided_may_change_on_the_way(corpus, make_run, at_step, caplog, tmp_path, changes):
+    at_step([3], ask_to_stop)
+    paths = corpus.paths(tmp_path, teacher=False)
+    with pytest.raises(SystemExit):
+        train(make_run(), paths=paths)
+    with caplog.at_level("INFO"):
+        train(make_run(phase=changes), paths=paths)
+    assert "goes on from step 3" in caplog.text
 
 
 def test_what_is_written_beside_the_model(corpus, make_run, undisturbed):
