@@ -27,7 +27,7 @@ def text(
 
     from asr_distill.experiment import LanguageModelsRecord
     from asr_distill.files import write_json, write_text
-    from asr_distill.text.text_corpus import file_lines, grammar_lines, prepare_text
+    from asr_distill.text.text_corpus import file_lines, grammar_lines, prepare_text, wordnet_lines
 
     settings = LanguageModelsRecord.read(record)
     source = settings.language_models.text
@@ -35,7 +35,7 @@ def text(
         name, lines = "grammar", grammar_lines(source.lines, seed=source.seed, domains=source.domains)
     else:
         path = Path(settings.data) / source.path
-        name, lines = str(path), file_lines(path)
+        name, lines = str(path), (wordnet_lines if source.source == "wordnet" else file_lines)(path)
     scored, learnt = (set(read_texts(paths).values()) for paths in (references, labelled))
     kept, counted = prepare_text(lines, exclude=scored, labelled=learnt, source=name)
     write_json(counts, asdict(counted))

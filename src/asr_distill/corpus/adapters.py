@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
-from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
+from lhotse import RecordingSet, SupervisionSegment, SupervisionSet
 
 from asr_distill.corpus.download import download_librispeech_part
+from asr_distill.corpus.entries import Entry, open_entries, read_lines, require, untranscribed
 from asr_distill.corpus.manifest_checks import check_entry
+from asr_distill.corpus.published import an4, published_folder, speechocean762
 from asr_distill.corpus.speakers import choose_speakers
-from asr_distill.corpus.speech import Rejection, Speech, first_cause
-from asr_distill.experiment import CorpusRecord, LibriLightPart, LibriSpeechPart, ManifestPart, SyntheticPart
+from asr_distill.corpus.speech import Speech
+from asr_distill.experiment import (
+    AN4Part,
+    CorpusRecord,
+    LibriLightPart,
+    LibriSpeechPart,
+    ManifestPart,
+    PublishedPart,
+    Speechocean762Part,
+    SyntheticPart,
+)
 
 Manifest = TypeVar("Manifest", RecordingSet, SupervisionSet)
 
@@ -42,7 +53,10 @@ def read_speech(part: str, *, record: CorpusRecord, synthetic: Path) -> Speech:
             return librispeech(data / "LibriSpeech" / settings.name, part=part, transcribed=transcribed)
         case LibriLightPart():
             return librilight(data / "LibriLight" / settings.name, part=part)
-        case ManifestPart():
+        case PublishedPart() if not (data / settings.folder / f"recordings_{settings.name}.jsonl.gz").is_file():
+            read = {AN4Part: an4, Speechocean762Part: speechocean762}[type(settings)]
+            return read(published_folder(part, settings=settings, data=data), part=part, corpus=record.corpus)
+        case ManifestPart() | PublishedPart():
             return manifests(part, record=record)
 
 
@@ -54,17 +68,12 @@ def librispeech(folder: Path, *, part: str, transcribed: bool) -> Speech:
     _require_folder(folder, part=part, hint=f"get '{folder.name}' from openslr.org (SLR12), or write download: true")
     files = {path.stem: path for path in sorted(folder.rglob("*.flac"))}
     if not transcribed:
-        return _open(_Entry(key, path, key.split("-")[0], None) for key, path in files.items())
+        return open_entries(Entry(key, path, key.split("-")[0], None) for key, path in files.items())
     lines = list(_transcript_lines(folder))
-    speech = _open(_Entry(key, path, key.split("-")[0], text) for key, path, text in lines)
     without = sorted(files.keys() - {key for key, _, _ in lines})
-    return Speech(
-        recordings=speech.recordings,
-        supervisions=speech.supervisions,
-        rejected=(
-            *speech.rejected,
-            *(_untranscribed(key, "in no *.trans.txt") for key in without),
-        ),
+    return open_entries(
+        (Entry(key, path, key.split("-")[0], text) for key, path, text in lines),
+        rejected=(untranscribed(key, "in no *.trans.txt") for key in without),
     )
 
 
@@ -73,8 +82,8 @@ def librilight(folder: Path, *, part: str) -> Speech:
     _require_folder(folder, part=part, hint=f"get '{folder.name}' from Libri-Light, facebookresearch on GitHub")
     paths = sorted(folder.rglob("*.flac"))
     inside = (path.relative_to(folder) for path in paths)
-    return _open(
-        _Entry(str(Path(folder.name, name.with_suffix(""))), path, name.parts[0], None)
+    return open_entries(
+        Entry(str(Path(folder.name, name.with_suffix(""))), path, name.parts[0], None)
         for path, name in zip(paths, inside, strict=True)
     )
 
@@ -86,69 +95,24 @@ def manifests(part: str, *, record: CorpusRecord) -> Speech:
     recordings, supervisions = (folder / f"{kind}_{settings.name}.jsonl.gz" for kind in ("recordings", "supervisions"))
     for path in (recordings, supervisions):
         hint = "put Lhotse manifests there; the recordings' paths are relative to their folder"
-        _require(path.is_file(), path, part=part, keys=f"data and corpus.parts.{part}.folder and name", hint=hint)
+        require(path.is_file(), path, part=part, keys=f"data and corpus.parts.{part}.folder and name", hint=hint)
     everything = _load(SupervisionSet, supervisions)
     chosen = choose_speakers(part, corpus=record.corpus, speakers=_ages(everything))
     segments = [segment for segment in everything if _speaker(segment) in chosen]
     spoken = {segment.recording_id for segment in segments}
     listed = _load(RecordingSet, recordings)
-    whole = settings.speakers == "all" and settings.ages is None
-    without = [item.id for item in listed if item.id not in spoken] if whole else []
+    without = [item.id for item in listed if item.id not in spoken] if settings.takes_all else []
     return Speech(
         recordings=RecordingSet.from_recordings(item.with_path_prefix(folder) for item in listed if item.id in spoken),
         supervisions=SupervisionSet.from_segments(segments),
-        rejected=tuple(_untranscribed(key, f"{supervisions.name} does not name it") for key in without),
-    )
-
-
-class _Entry(NamedTuple):
-    """One file that is one utterance."""
-
-    id: str
-    path: Path
-    speaker: str
-    text: str | None
-
-
-def _open(entries: Iterable[_Entry]) -> Speech:
-    """Read the header of every file."""
-    recordings, segments, rejected = [], [], []
-    for entry in entries:
-        if not entry.path.is_file():
-            rejected.append(Rejection(id=entry.id, reason="audio file missing", detail=str(entry.path)))
-            continue
-        try:
-            recording = Recording.from_file(entry.path, recording_id=entry.id)
-        except Exception as error:  # whatever an audio library says about a broken header
-            detail = f"{entry.path}: {first_cause(error)}"
-            rejected.append(Rejection(id=entry.id, reason="audio unreadable", detail=detail))
-            continue
-        recordings.append(recording)
-        segments.append(
-            SupervisionSegment(
-                id=entry.id,
-                recording_id=entry.id,
-                start=0.0,
-                duration=recording.duration,
-                speaker=entry.speaker,
-                text=entry.text,
-            )
-        )
-    return Speech(
-        recordings=RecordingSet.from_recordings(recordings),
-        supervisions=SupervisionSet.from_segments(segments),
-        rejected=tuple(rejected),
+        rejected=tuple(untranscribed(key, f"{supervisions.name} does not name it") for key in without),
     )
 
 
 def _transcript_lines(folder: Path) -> Iterator[tuple[str, Path, str]]:
     """Yield id, audio path and text of every line of the *.trans.txt below a folder."""
     for path in sorted(folder.rglob("*.trans.txt")):
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: not readable as UTF-8 ({error}); convert it") from None
-        for line in filter(str.strip, lines):
+        for line in read_lines(path):
             key, _, text = line.strip().partition(" ")
             yield key, path.parent / f"{key}.flac", text
 
@@ -178,14 +142,5 @@ def _ages(segments: Iterable[SupervisionSegment]) -> dict[str, int | None]:
     return ages
 
 
-def _untranscribed(key: str, detail: str) -> Rejection:
-    return Rejection(id=key, reason="transcript missing", detail=detail)
-
-
 def _require_folder(folder: Path, *, part: str, hint: str) -> None:
-    _require(folder.is_dir(), folder, part=part, keys=f"data and corpus.parts.{part}", hint=hint)
-
-
-def _require(there: bool, path: Path, *, part: str, keys: str, hint: str) -> None:
-    if not there:
-        raise ValueError(f"corpus.parts.{part}: {path} not found (see {keys}); {hint}")
+    require(folder.is_dir(), folder, part=part, keys=f"data and corpus.parts.{part}", hint=hint)

@@ -12,6 +12,7 @@ from lhotse import MonoCut, Recording, SupervisionSegment
 from lhotse.audio import get_audio_duration_mismatch_tolerance
 from lhotse.audio.backend import read_audio
 
+from asr_distill.corpus.plain_audio import is_plain, read_plain
 from asr_distill.corpus.speech import Rejection, Speech, first_cause
 from asr_distill.experiment import Corpus
 from asr_distill.text.normalise import normalise, unspeakable
@@ -165,6 +166,8 @@ def _read(cut: MonoCut) -> tuple[np.ndarray, int]:
     try:
         if recording.transforms:
             return recording.load_audio(**span), recording.sampling_rate
+        if is_plain(source.source):
+            return read_plain(source.source, **span)
         samples, rate = read_audio(source.source, **span, force_opus_sampling_rate=recording.sampling_rate)
     except Exception as error:
         raise UnusableError("audio unreadable", f"{source.source}: {first_cause(error)}") from None

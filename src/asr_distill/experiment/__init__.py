@@ -2,11 +2,15 @@
 
 from asr_distill.experiment.base import Condition, Record, nearest
 from asr_distill.experiment.corpora import (
+    AN4Part,
     Corpus,
     Features,
     LibriLightPart,
     LibriSpeechPart,
     ManifestPart,
+    PublishedPart,
+    SpeakersPart,
+    Speechocean762Part,
     SyntheticPart,
 )
 from asr_distill.experiment.language_models import (
@@ -57,6 +61,7 @@ from asr_distill.experiment.study import (
 __all__ = [
     "ATTENTION",
     "GREEDY",
+    "AN4Part",
     "AnyRun",
     "Augmentation",
     "BertSize",
@@ -90,6 +95,7 @@ __all__ = [
     "PretrainingRun",
     "PseudoLabelChoice",
     "PseudoLabels",
+    "PublishedPart",
     "Record",
     "Relation",
     "Row",
@@ -100,6 +106,8 @@ __all__ = [
     "Scoring",
     "ShiftSweep",
     "SpanMasking",
+    "SpeakersPart",
+    "Speechocean762Part",
     "SpeedComparison",
     "Study",
     "StudyRecord",

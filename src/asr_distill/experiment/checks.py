@@ -6,9 +6,8 @@ from itertools import pairwise
 from typing import Any
 
 from asr_distill.experiment.base import check_known as _known
-from asr_distill.experiment.corpora import ManifestPart
 from asr_distill.experiment.method_checks import check_methods
-from asr_distill.experiment.part_checks import check_parts, check_use_of_parts
+from asr_distill.experiment.part_checks import check_parts, check_shared_lists, check_use_of_parts
 from asr_distill.experiment.printed import printed_place, printed_rows, wer_tables
 from asr_distill.experiment.runs import CTCRun, Run, needed_runs
 from asr_distill.experiment.scale import Scale
@@ -38,7 +37,7 @@ def check_scale(scale: Scale, *, where: str) -> None:
                 f"{where}: augmentations.{name}.frequency_mask_width: {augmentation.frequency_mask_width} "
                 f"hides all {scale.features.mel_bins} mel bins; write less"
             )
-    _check_shared_manifests(scale, where=where)
+    check_shared_lists(scale, where=where)
 
 
 def check_study(study: Study, *, scale: Scale, printed: dict[str, Any], where: str, scale_name: str) -> None:
@@ -268,20 +267,3 @@ def _check_printed_row(table: Table, key: str, *, printed: dict[str, Any], at: s
         _known(choice, wer_tables(printed)[place], f"{at}.rows: '{key}'", "column of the printed table")
     elif isinstance(rows[name], dict) and "wer" not in rows[name]:
         _known(choice or "greedy", rows[name], f"{at}.rows", "way of decoding in the printed table")
-
-
-def _check_shared_manifests(scale: Scale, *, where: str) -> None:
-    """Parts cut from one manifest must not share speakers."""
-    users: dict[tuple[str, str], list[tuple[str, ManifestPart]]] = {}
-    for name, part in scale.corpus.parts.items():
-        if isinstance(part, ManifestPart):
-            users.setdefault((part.folder, part.name), []).append((name, part))
-    for parts in users.values():
-        whole = [name for name, part in parts if part.speakers == "all"]
-        rest = [name for name, part in parts if part.speakers == "rest"]
-        if whole and len(parts) > 1:
-            raise ValueError(
-                f"{where}: corpus.parts.{whole[0]}.speakers: 'all' leaves none for {parts[-1][0]}; write a number"
-            )
-        if len(rest) > 1 or (rest and parts[-1][0] != rest[0]):
-            raise ValueError(f"{where}: corpus.parts.{rest[0]}.speakers: only the last part can take the 'rest'")

@@ -56,26 +56,66 @@ class LibriLightPart(PartBase):
     name: str
 
 
-class ManifestPart(PartBase):
-    """Any corpus as Lhotse manifests: <data>/<folder>/recordings_<name>.jsonl.gz and supervisions_<name>.jsonl.gz."""
+class SpeakersPart(PartBase):
+    """A part that takes some of the speakers of a published list; other parts may take others of the same list."""
 
-    source: Literal["manifests"]
-    folder: str = "."
+    folder: str
     name: str
     ages: tuple[Age, Age] | None = Field(default=None, exclude_if=not_)
-    """Only speakers of these years and those between, by `age` in the custom field of the supervisions."""
+    """Only speakers of these years and those between."""
     speakers: PositiveInt | Literal["all", "rest"] = "all"
-    """How many of the manifest's speakers of these ages belong to this part: drawn with the corpus seed, in the parts'
+    """How many of the list's speakers of these ages belong to this part: drawn with the corpus seed, in the parts'
     order."""
 
+    @property
+    def takes_all(self) -> bool:
+        """Return whether the part takes every speaker of its list."""
+        return self.speakers == "all" and self.ages is None
+
     @model_validator(mode="after")
-    def _check_ages(self) -> ManifestPart:
+    def _check_ages(self) -> SpeakersPart:
         if self.ages is not None and self.ages[0] > self.ages[1]:
             raise ValueError(f"ages: {list(self.ages)} must begin with the youngest")
         return self
 
 
-Part = Annotated[SyntheticPart | LibriSpeechPart | LibriLightPart | ManifestPart, Field(discriminator="source")]
+class ManifestPart(SpeakersPart):
+    """Any corpus as Lhotse manifests: <data>/<folder>/recordings_<name>.jsonl.gz and supervisions_<name>.jsonl.gz.
+
+    Ages are told by `age` in the custom field of the supervisions.
+    """
+
+    source: Literal["manifests"]
+    folder: str = "."
+
+
+class PublishedPart(SpeakersPart):
+    """A part of a corpus that comes as one archive; Lhotse manifests in the folder are read in its stead."""
+
+    name: Literal["train", "test"]
+    archive: str | None = Field(default=None, exclude_if=not_)
+    """The downloaded archive below <data>, unpacked where the folder is not there; by default under its publisher's
+    name."""
+
+
+class AN4Part(PublishedPart):
+    """A list of CMU's AN4: <data>/<folder>/etc/an4_<name>.fileids and .transcription, and wav/ (SPHERE or raw)."""
+
+    source: Literal["an4"]
+    folder: str = "an4"
+
+
+class Speechocean762Part(PublishedPart):
+    """A half of speechocean762 (OpenSLR 101): <data>/<folder>/<name>/wav.scp, text, utt2spk, spk2age, and WAVE/."""
+
+    source: Literal["speechocean762"]
+    folder: str = "speechocean762"
+
+
+Part = Annotated[
+    SyntheticPart | LibriSpeechPart | LibriLightPart | ManifestPart | AN4Part | Speechocean762Part,
+    Field(discriminator="source"),
+]
 
 
 class Corpus(Record):

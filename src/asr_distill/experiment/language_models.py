@@ -107,6 +107,15 @@ class FileText(Record):
     path: str
 
 
+class WordNetText(Record):
+    """The example sentences of Princeton's WordNet, from the files of its database."""
+
+    source: Literal["wordnet"]
+    path: str = "wordnet"
+    """Folder of data.noun, data.verb, data.adj and data.adv below that of the real corpora, or its absolute path, such
+    as /usr/share/wordnet, where Debian's package wordnet-base puts them."""
+
+
 class Ngram(Record):
     """Token n-gram with modified Kneser-Ney smoothing, for beam search (Hentschel et al. 2024: a 6-gram)."""
 
@@ -139,7 +148,7 @@ class LanguageModelSearch(Record):
 class LanguageModels(Record):
     """Language models of a scale and the text that they are trained on."""
 
-    text: Annotated[GrammarText | FileText, Field(discriminator="source")]
+    text: Annotated[GrammarText | FileText | WordNetText, Field(discriminator="source")]
     bert: AnyBert
     """Trained here, if its size is given, or by others: {pretrained: <folder>}."""
     bert_training: BertTraining

@@ -213,6 +213,8 @@ def validated(record: type[R], values: object, *, where: str) -> R:
             "librispeech",
             "librilight",
             "manifests",
+            "an4",
+            "speechocean762",
             "transducer",
             "ctc",
             "best_rq",

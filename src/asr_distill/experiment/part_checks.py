@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Collection
 
 from asr_distill.experiment.base import check_known
+from asr_distill.experiment.corpora import SpeakersPart
 from asr_distill.experiment.parts import NO_SET, named_sets, scored_parts, training_parts
 from asr_distill.experiment.scale import Scale
 from asr_distill.experiment.study import Study
@@ -36,6 +37,32 @@ def check_parts(scale: Scale, *, where: str) -> None:
         check_known(part, scale.parts("dev", sets=sets) + tests, f"{where}: columns.{column}", "part for dev or test")
     for condition, part in scale.conditions.items():
         check_known(part, tests, f"{where}: conditions.{condition}", "part for test")
+
+
+def check_shared_lists(scale: Scale, *, where: str) -> None:
+    """Check that parts which take speakers of one list, of the same ages, leave each other some.
+
+    Raises:
+        ValueError: naming the part that takes too many.
+    """
+    parts = [(name, part) for name, part in scale.corpus.parts.items() if isinstance(part, SpeakersPart)]
+    for position, (name, part) in enumerate(parts):
+        rivals = [other for other, its in parts if other != name and _share_speakers(part, its)]
+        later = [other for other, its in parts[position + 1 :] if _share_speakers(part, its)]
+        at = f"{where}: corpus.parts.{name}.speakers"
+        if part.speakers == "all" and rivals:
+            raise ValueError(f"{at}: 'all' leaves none for {rivals[-1]}; write a number")
+        if part.speakers == "rest" and later:
+            raise ValueError(f"{at}: only the last part can take the 'rest', and {later[-1]} stands after it")
+
+
+def _share_speakers(first: SpeakersPart, second: SpeakersPart) -> bool:
+    """Return whether a speaker may fit both of two parts."""
+    if (first.folder, first.name) != (second.folder, second.name):
+        return False
+    if first.ages is None or second.ages is None:
+        return True
+    return first.ages[0] <= second.ages[1] and second.ages[0] <= first.ages[1]
 
 
 def check_columns(scale: Scale, *, known: Collection[str], where: str) -> None:

@@ -124,6 +124,8 @@ class PseudoLabels(Decoding):
 class Scoring(Record):
     """Statistics of word error rates."""
 
+    characters: bool = Field(default=False, exclude_if=not_)
+    """Report character error rates beside word error rates: for open vocabularies, where few words come out whole."""
     replicates: PositiveInt = 2000
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     margin: Positive = 0.05

@@ -145,6 +145,15 @@ def significant(number: float, *, digits: int = 2) -> str:
     return f"{number:.{max(0, digits - 1 - math.floor(math.log10(number)))}f}"
 
 
+def with_interval(wer: str, low: str, high: str) -> str:
+    """Return "8.1 [7.4, 8.9]" for percentages given as text."""
+    if not wer:
+        return ""
+    if "nan" in (low, high):
+        return f"{float(wer):.1f} [n/a]"
+    return f"{float(wer):.1f} [{float(low):.1f}, {float(high):.1f}]"
+
+
 def escape_markdown(text: str) -> str:
     """Escape what Markdown would take for markup; line breaks become spaces."""
     return re.sub(r"([\\`*_|<>~$&#])", r"\\\1", re.sub(r"[ \t\r\n]+", " ", text))

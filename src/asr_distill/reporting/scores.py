@@ -13,7 +13,7 @@ import pandas as pd
 
 from asr_distill.experiment import StudyRecord
 from asr_distill.scoring.significance import WerInterval, mean_wer_interval, wer_interval
-from asr_distill.scoring.word_errors import read_hypotheses, read_references, word_errors
+from asr_distill.scoring.word_errors import CHARACTER_COLUMNS, read_hypotheses, read_references, word_errors
 
 MEAN = "mean"
 """Stands in scores.csv in the column `seed` of rows that average over the seeds, and in `part` over parts."""
@@ -29,8 +29,9 @@ def score(study: Path, *, references: Mapping[str, Path], runs: Path, scores: Pa
         runs: folder that holds <run>/seed<seed>/hypotheses.jsonl.
         scores: written; run, seed ("mean" over seeds too), part, column of the paper, words, speakers, substitutions,
             deletions, insertions, wer, low, high. Rates are percent, with their bootstrap interval. For a study with a
-            table of means, "mean" stands for a part too: the mean of the rates on `mean_parts`.
-        errors: written; run, seed, part, id, speaker, words, errors.
+            table of means, "mean" stands for a part too: the mean of the rates on `mean_parts`. Where the scale scores
+            characters, also characters, cer, cer_low, cer_high.
+        errors: written; run, seed, part, id, speaker, words, errors, and the same of characters.
 
     Raises:
         ValueError: when hypotheses and references do not fit together.
@@ -50,6 +51,7 @@ def score(study: Path, *, references: Mapping[str, Path], runs: Path, scores: Pa
         path.parent.mkdir(parents=True, exist_ok=True)
     rows.to_csv(scores, index=False, lineterminator="\n")
     columns = ["run", "seed", "part", "id", "speaker", "words", "errors"]
+    columns += CHARACTER_COLUMNS if record.scale.scoring.characters else []
     utterances[columns].to_csv(errors, index=False, lineterminator="\n")
 
 
@@ -63,7 +65,7 @@ def _score_system(study: StudyRecord, system: str, seed: int, *, runs: Path, ref
     path = runs / study.run_folder(run, seed) / name
     own = references[references["part"].isin(study.scored(run))]
     try:
-        counted = word_errors(own, read_hypotheses(path))
+        counted = word_errors(own, read_hypotheses(path), characters=study.scale.scoring.characters)
     except FileNotFoundError:
         raise ValueError(f"{path}: is missing; decode the run '{run}' with seed {seed} first") from None
     except ValueError as error:
@@ -83,13 +85,16 @@ def _summaries(study: StudyRecord, utterances: pd.DataFrame) -> Iterator[dict[st
         for seed, rows in [*seeds, (MEAN, group)]:
             interval = _interval(study, run, part, rows)
             rates = {"wer": interval.wer, "low": interval.low, "high": interval.high}
+            passes = len(seeds) if seed == MEAN else 1
+            of_characters = _character_figures(study, run, part, rows, seeds=passes)
             yield {
                 "run": run,
                 "seed": seed,
                 "part": part,
                 "column": columns.get(part, ""),
-                **_counts(rows, seeds=len(seeds) if seed == MEAN else 1),
+                **_counts(rows, seeds=passes),
                 **{name: percent(rate) for name, rate in rates.items()},
+                **of_characters,
             }
 
 
@@ -105,6 +110,19 @@ def _interval(study: StudyRecord, run: str, part: str, rows: pd.DataFrame) -> We
     if part == MEAN:
         return mean_wer_interval([own for _, own in rows.groupby("part", sort=False)], rng=rng, **resampling)
     return wer_interval(rows, rng=rng, **resampling)
+
+
+def _character_figures(study: StudyRecord, run: str, part: str, rows: pd.DataFrame, *, seeds: int) -> dict[str, str]:
+    """Return characters and their error rate in percent, with its interval from the speakers drawn for words too."""
+    if not study.scale.scoring.characters:
+        return {}
+    counted = rows.assign(words=rows["characters"], errors=rows["character_errors"])
+    interval = _interval(study, run, part, counted)
+    rates = {"cer": interval.wer, "cer_low": interval.low, "cer_high": interval.high}
+    return {
+        "characters": f"{rows['characters'].sum() / seeds:.0f}",
+        **{name: percent(rate) for name, rate in rates.items()},
+    }
 
 
 def _counts(rows: pd.DataFrame, *, seeds: int) -> dict[str, str]:

@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 
 from asr_distill.experiment import GREEDY, Row, StudyRecord, Table, columns_of, printed_row
+from asr_distill.reporting.characters import character_cells, character_columns, character_notes, shown_characters
 from asr_distill.reporting.costs import COST_NOTE, cost_cells, cost_columns, read_costs, shown_costs
-from asr_distill.reporting.grid import Column, Grid, count, plural, significant, write_grid
+from asr_distill.reporting.grid import Column, Grid, count, plural, significant, with_interval, write_grid
 from asr_distill.reporting.inputs import Benchmark, Training, read_overview, read_scores, read_trainings
 from asr_distill.reporting.latency import latency_cells, latency_columns, latency_notes, read_latency, shown_latency
 from asr_distill.reporting.real_time import printed_rtf, real_time_frame
@@ -83,6 +84,7 @@ def table_frame(
     for row in table.rows:
         cells = {"group": row.group} if any(row.group for row in table.rows) else {}
         cells |= _cells(study, table, row, scores=scores)
+        cells |= character_cells(study, row, _shown_parts(study, table), scores=scores)
         cells |= latency_cells(study, row, latencies=latencies) if table.latency else {}
         cells |= _speed_cells(study, row, speeds=speeds) if timed else {}
         cells |= cost_cells(study, row, trainings=trainings, costs=costs) if table.cost else {}
@@ -102,6 +104,7 @@ def table_grid(
         if column:
             columns.append(Column(label="paper", group=heading))
         columns.append(Column(label="ours", group=heading))
+    columns += character_columns(study, shown)
     columns += latency_columns(study) if table.latency else []
     timed = "rtf" in frame
     columns += [Column(label=label, group="RTF") for label in ("paper", "ours") if timed]
@@ -201,6 +204,7 @@ def _shown_cells(study: StudyRecord, table: Table, row: dict[str, str], shown: l
             yield row[f"{column}_printed"]
         wer, low, high = (row[f"{column or part}_{figure}"] for figure in ("wer", "low", "high"))
         yield with_interval(wer, low, high)
+    yield from shown_characters(study, row, shown)
     if table.latency:
         yield from shown_latency(study, row)
     if "rtf" in row:
@@ -211,15 +215,6 @@ def _shown_cells(study: StudyRecord, table: Table, row: dict[str, str], shown: l
     yield row["hours"]
     yield magnitude(row["parameters"])
     yield from (row[name] for name in ("steps", "effective_batch", "seeds"))
-
-
-def with_interval(wer: str, low: str, high: str) -> str:
-    """Return "8.1 [7.4, 8.9]" for percentages given as text."""
-    if not wer:
-        return ""
-    if "nan" in (low, high):
-        return f"{float(wer):.1f} [n/a]"
-    return f"{float(wer):.1f} [{float(low):.1f}, {float(high):.1f}]"
 
 
 def magnitude(parameters: str) -> str:
@@ -278,6 +273,7 @@ def _notes(study: StudyRecord, table: Table, scores: pd.DataFrame, *, timed: boo
             f"Mean: of the word error rates on {', '.join(mean_parts(study))}. Its interval draws the speakers of each "
             "part by themselves."
         )
+    notes += character_notes(study)
     if table.cost:
         notes.append(COST_NOTE)
     if timed:

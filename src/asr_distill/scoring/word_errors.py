@@ -1,9 +1,9 @@
-"""Word errors of every utterance: hypotheses joined to references by id, aligned by jiwer."""
+"""Word and character errors of every utterance: hypotheses joined to references by id, aligned by jiwer."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import jiwer
@@ -12,19 +12,25 @@ import pandas as pd
 from asr_distill.text.normalise import normalise
 
 COLUMNS = ["part", "id", "speaker", "words", "substitutions", "deletions", "insertions", "errors"]
+CHARACTER_COLUMNS = ["characters", "character_errors"]
+Aligner = Callable[[list[str], list[str]], jiwer.WordOutput | jiwer.CharacterOutput]
 
 
-def word_errors(references: pd.DataFrame, hypotheses: pd.DataFrame, *, batch_size: int = 10_000) -> pd.DataFrame:
+def word_errors(
+    references: pd.DataFrame, hypotheses: pd.DataFrame, *, characters: bool = False, batch_size: int = 10_000
+) -> pd.DataFrame:
     """Count the word errors of each reference utterance, after normalising both sides.
 
     Args:
         references: columns part, id, speaker, text.
         hypotheses: columns part, id, text; an utterance without a hypothesis counts as all deletions.
+        characters: count character errors too.
         batch_size: utterances aligned in one call of jiwer.
 
     Returns:
         One row per reference in the references' order: part, id, speaker, words (of the reference), substitutions,
-        deletions, insertions, and errors, their sum.
+        deletions, insertions, and errors, their sum. With `characters` also characters (of the reference, the spaces
+        between words included) and character_errors, aligned by themselves.
 
     Raises:
         ValueError: for an id that stands twice on one side, a hypothesis that no reference knows, or a part without
@@ -34,13 +40,20 @@ def word_errors(references: pd.DataFrame, hypotheses: pd.DataFrame, *, batch_siz
     found = dict(zip(_keys(hypotheses), hypotheses["text"], strict=True))
     expected = [normalise(text) for text in references["text"]]
     heard = [normalise(found.get(key, "")) for key in _keys(references)]
-    counts = [
-        count
-        for start in range(0, len(expected), batch_size)
-        for count in _count(expected[start : start + batch_size], heard[start : start + batch_size])
-    ]
-    table = pd.DataFrame(counts, columns=COLUMNS[3:], index=references.index).astype("int64")
-    return pd.concat([references[COLUMNS[:3]], table], axis="columns").reset_index(drop=True)
+
+    def count(process: Aligner) -> pd.DataFrame:
+        counts = [
+            count
+            for start in range(0, len(expected), batch_size)
+            for count in _count(expected[start : start + batch_size], heard[start : start + batch_size], process)
+        ]
+        return pd.DataFrame(counts, columns=COLUMNS[3:], index=references.index).astype("int64")
+
+    tables = [references[COLUMNS[:3]], count(jiwer.process_words)]
+    if characters:
+        counted = count(jiwer.process_characters)[["words", "errors"]]
+        tables.append(counted.set_axis(CHARACTER_COLUMNS, axis="columns"))
+    return pd.concat(tables, axis="columns").reset_index(drop=True)
 
 
 def read_references(paths: Mapping[str, Path]) -> pd.DataFrame:
@@ -56,9 +69,9 @@ def read_hypotheses(path: Path) -> pd.DataFrame:
     return _frame(list(_read_lines(path)), columns=["part", "id", "text", "score"], where=str(path))
 
 
-def _count(references: list[str], hypotheses: list[str]) -> Iterator[tuple[int, int, int, int, int]]:
-    """Yield words, substitutions, deletions, insertions and errors of each pair."""
-    output = jiwer.process_words(references, hypotheses)
+def _count(references: list[str], hypotheses: list[str], process: Aligner) -> Iterator[tuple[int, int, int, int, int]]:
+    """Yield words (or characters), substitutions, deletions, insertions and errors of each pair."""
+    output = process(references, hypotheses)
     for words, chunks in zip(output.references, output.alignments, strict=True):
         substitutions = sum(c.ref_end_idx - c.ref_start_idx for c in chunks if c.type == "substitute")
         deletions = sum(c.ref_end_idx - c.ref_start_idx for c in chunks if c.type == "delete")

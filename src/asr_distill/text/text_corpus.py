@@ -18,6 +18,10 @@ from asr_distill.text.normalise import normalise, unspeakable
 
 log = logging.getLogger(__name__)
 
+WORDNET_FILES = ("data.noun", "data.verb", "data.adj", "data.adv")
+FEWEST_WORDS = 3
+"""Of an example of WordNet's; shorter ones are expressions and no sentences."""
+
 _PLAIN = re.compile("[A-Z' ]*")
 """Lines that `normalise` would change in nothing but their spaces and lonely apostrophes."""
 
@@ -100,6 +104,34 @@ def file_lines(path: Path) -> Iterator[str]:
         raise ValueError(f"{path}: not readable: {error}") from None
     if empty:
         raise ValueError(f"{path}: holds no text")
+
+
+def wordnet_lines(folder: Path) -> Iterator[str]:
+    """Yield the example sentences of WordNet: what stands in quotes in the glosses, if it has three words or more.
+
+    Layout as in WordNet's manual page wndb(5WN): a synset a line, its gloss after "|"; the licence before them is
+    indented.
+
+    Raises:
+        ValueError: where a file is missing or unreadable, is no WordNet database, or none has an example.
+    """
+    found = False
+    for name in WORDNET_FILES:
+        path = folder / name
+        if not path.is_file():
+            raise ValueError(f"{path}: not found; put WordNet's {', '.join(WORDNET_FILES)} there")
+        for number, line in enumerate(file_lines(path), start=1):
+            if line.startswith("  "):
+                continue
+            _, mark, gloss = line.partition("|")
+            if not mark:
+                raise ValueError(f"{path}: line {number} has no gloss after a '|'; this is no WordNet database")
+            for example in re.findall(r'"([^"]+)"', gloss):
+                if len(example.split()) >= FEWEST_WORDS:
+                    found = True
+                    yield example
+    if not found:
+        raise ValueError(f"{folder}: WordNet's files hold no example sentence")
 
 
 def _normalise_fast(line: str) -> str:

@@ -1,4 +1,4 @@
-"""Sharing out a manifest's speakers."""
+"""Sharing out the speakers of a list."""
 
 import pytest
 
@@ -57,8 +57,8 @@ def test_too_few_speakers_of_an_age_are_an_error():
         choose_speakers("labelled", corpus=corpus(labelled=3, ages=[6, 7]), speakers=AGES)
 
 
-def test_an_age_that_the_manifest_does_not_tell_is_an_error():
-    with pytest.raises(ValueError, match=r"labelled\.ages: the manifest does not tell the age of speaker 's\d\d'"):
+def test_an_age_that_is_not_told_is_an_error():
+    with pytest.raises(ValueError, match=r"labelled\.ages: the age of speaker 's\d\d' is not told; write it as `age`"):
         choose_speakers("labelled", corpus=corpus(ages=[6, 7]), speakers=SPEAKERS)
 
 

@@ -57,6 +57,35 @@ def test_one_call_equals_a_call_per_utterance(pairs: list[tuple[str, str]], batc
         assert table["errors"].sum() / table["words"].sum() == pytest.approx(jiwer.wer(list(expected), list(heard)))
 
 
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "counts"),
+    [
+        ("the sea", "the sea", (7, 0)),
+        ("the sea", "the see", (7, 1)),
+        ("the sea", "these a", (7, 2)),
+        ("The  sea!", "thesea", (7, 1)),
+        ("the sea", "", (7, 7)),
+        ("", "sea", (0, 3)),
+        ("", "", (0, 0)),
+    ],
+)
+def test_characters_by_hand(reference: str, hypothesis: str, counts: tuple[int, ...]) -> None:
+    row = word_errors(references(reference), hypotheses(hypothesis), characters=True).iloc[0]
+    assert tuple(row[["characters", "character_errors"]]) == counts
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(texts, texts), min_size=1, max_size=8), st.integers(1, 9))
+def test_characters_beside_words(pairs: list[tuple[str, str]], batch_size: int) -> None:
+    expected, heard = zip(*pairs, strict=True)
+    known, found = references(*expected), hypotheses(*heard)
+    table = word_errors(known, found, characters=True, batch_size=batch_size)
+    pd.testing.assert_frame_equal(table.drop(columns=["characters", "character_errors"]), word_errors(known, found))
+    if table["characters"].sum():
+        rate = table["character_errors"].sum() / table["characters"].sum()
+        assert rate == pytest.approx(jiwer.cer(list(expected), list(heard)))
+
+
 def test_missing_hypothesis_is_all_deletions() -> None:
     table = word_errors(references("the sea", "is calm today"), hypotheses("the sea"))
     assert list(table["deletions"]) == [0, 3]
