@@ -190,7 +190,7 @@ def measure_pseudo_labelling(corpus: Path, drawn: int) -> dict[str, float]:
 
     decode.transcribe = transcribe
     shards = read_index(corpus / "speech")
-    jobs = max(1, len(shards) * SHARD // drawn)
+    jobs = max(1, min(len(shards), len(shards) * SHARD // drawn))
     started, busy = time.perf_counter(), time.process_time()
     decode.pseudo_label(
         None,

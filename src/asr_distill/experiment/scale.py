@@ -117,8 +117,8 @@ class PseudoLabels(Decoding):
     """Natural log; drop hypotheses whose mean token log-probability is lower."""
     max_tokens_per_second: Positive = 30.0
     jobs: PositiveInt = Field(default=1, exclude=True)
-    """Jobs that share the work on each part that is stored in shards (corpus.shard_utterances). No result depends on
-    it, so no job's record holds it."""
+    """Jobs that share the work on each part that is stored in shards (corpus.shard_utterances). Transcripts do not
+    depend on it, so no job's record holds it."""
 
 
 class Scoring(Record):

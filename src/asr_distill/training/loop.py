@@ -257,7 +257,7 @@ class Trainer:
     def _summary(self) -> dict[str, Any]:
         known = summary(self.run, model=self.average.module, data=self.data)
         return known | {
-            "epochs": self.position.epoch,
+            "epochs": self.data.passes(self.position.epoch),
             "skipped_batches": self.position.skipped,
             "seconds": self.position.seconds,
             "device": device_name(self.ranks.device),

@@ -210,6 +210,22 @@ def test_a_stopped_training_goes_on(monkeypatch, corpus, shards, labels, make_ru
     assert summary["unlabelled_hours"] > 0
 
 
+def test_processes_share_the_same_batches_and_read_no_others_features(monkeypatch, corpus, shards, labels, make_run):
+    run = make_run("hard", phase={"batch_utterances": 4})
+    whole = [batch.utterances for batch, _, _ in itertools.islice(load(corpus, shards, run, labels).batches(), 15)]
+    found, read = [], []
+    for rank in range(2):
+        data = load(corpus, shards, run, labels)
+        reader = data.reader.read
+        monkeypatch.setattr(data.reader, "read", lambda cut, reader=reader: read.append(cut.id) or reader(cut))
+        taken = itertools.islice(data.shares(rank=rank, world=2), 15)
+        found.append([[name for share in mine for name in share.batch.utterances] for mine, _, _ in taken])
+    for batch, one, other in zip(whole, *found, strict=True):
+        assert set(one) | set(other) == set(batch)
+        assert len(one) + len(other) in (len(batch), 2)  # a process without an utterance of its own takes another's
+    assert len(read) <= sum(max(2, len(batch)) for batch in whole)
+
+
 def test_pretraining_hears_everything(corpus, shards, make_run):
     run = make_run("hard", phase={"batch_utterances": 4})
     data = load_training_data(run, corpus=shards, tokenizer=None, pseudo_labels=[])
