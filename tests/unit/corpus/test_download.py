@@ -157,7 +157,11 @@ def test_an_archive_that_would_write_elsewhere_is_refused(publisher, tmp_path, m
     assert not list(tmp_path.rglob("*outside*"))
 
 
-@pytest.mark.parametrize("content", [archive(part="test-clean"), archive()[:70], b"no archive"])
+@pytest.mark.parametrize(
+    "content",
+    [archive(part="test-clean"), archive()[:70], b"no archive"],
+    ids=["another part", "cut short", "no archive"],
+)
 def test_a_published_archive_that_cannot_be_used_leaves_nothing_half_done(publisher, tmp_path, monkeypatch, content):
     publisher.publish("dev-clean", content, monkeypatch=monkeypatch)
     with pytest.raises(ValueError, match=r"dev-clean.tar.gz: .*delete it and try again"):
