@@ -52,7 +52,7 @@ def _extract(archive: Path, *, to: Path, inside: str) -> None:
             while tar.fileobj.read(2**20):  # on to the end, where gzip keeps its checksum
                 pass
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        found = " ".join(str(error).split())
+        found = str(error).partition("\n")[0].rstrip(": ")
         raise ValueError(f"{archive}: damaged ({found}); delete it and get it again") from None
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tarfile
-from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from lhotse.recipes.librispeech import LIBRISPEECH
 from lhotse.utils import resumable_download
 
+from asr_distill.corpus.archives import unpack
 from asr_distill.experiment import CorpusRecord, LibriSpeechPart, nearest
 
 PUBLISHER = "https://www.openslr.org/resources"
@@ -51,7 +50,7 @@ def download_librispeech_part(name: str, *, data: Path, publisher: str | None = 
 
     Raises:
         ValueError: for a name that LibriSpeech does not have, a failed download, an archive whose checksum is wrong
-            (it is removed) or one that would write anything but files inside LibriSpeech/.
+            (it is removed) or one that holds anything but files and folders below it.
     """
     if name not in CHECKSUMS:
         raise ValueError(f"LibriSpeech has no part '{name}'{nearest(name, CHECKSUMS)}")
@@ -68,7 +67,9 @@ def download_librispeech_part(name: str, *, data: Path, publisher: str | None = 
             f"where it stopped), or put the unpacked part into {folder} yourself"
         ) from error
     _check(archive, published=CHECKSUMS[name])
-    _unpack(archive, folder=folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    unpack(archive, inside=f"LibriSpeech/{name}", folder=folder)
+    (folder / ".completed").touch()
 
 
 def _check(archive: Path, *, published: str) -> None:
@@ -83,42 +84,3 @@ def _check(archive: Path, *, published: str) -> None:
             f"{archive}: the {algorithm} checksum of its {size:,} bytes is {found}, published {digest}; the file was "
             "cut short or altered on its way and has been removed; try again"
         )
-
-
-def _unpack(archive: Path, *, folder: Path) -> None:
-    """Unpack LibriSpeech/<name>/ of an archive to `folder`, which appears when it is complete."""
-    unpacking = archive.with_name(f".{folder.name}.unpacking")
-    shutil.rmtree(unpacking, ignore_errors=True)
-    try:
-        with tarfile.open(archive) as tar:
-            members = tar.getmembers()
-            _check_members(members, archive=archive)
-            tar.extraction_filter = getattr(tarfile, "data_filter", lambda member, path: member)
-            tar.extractall(unpacking, [member for member in members if f"/{folder.name}/" in f"/{member.name}/"])
-        unpacked = unpacking / "LibriSpeech" / folder.name
-        if not unpacked.is_dir():
-            raise ValueError(f"{archive}: holds no folder LibriSpeech/{folder.name}; delete it and try again")
-        (unpacked / ".completed").touch()
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.parent.mkdir(exist_ok=True)
-        unpacked.rename(folder)
-    except (tarfile.TarError, EOFError) as error:
-        cause = str(error).partition("\n")[0].rstrip(": ")
-        raise ValueError(f"{archive}: cannot be unpacked ({cause}); delete it and try again") from error
-    finally:
-        shutil.rmtree(unpacking, ignore_errors=True)
-
-
-def _check_members(members: Iterable[tarfile.TarInfo], *, archive: Path) -> None:
-    """Refuse an archive that holds anything but files and folders inside LibriSpeech/."""
-    for member in members:
-        path = PurePosixPath(member.name)
-        if member.issym() or member.islnk():
-            fault = f"is a link to '{member.linkname}'"
-        elif not (member.isfile() or member.isdir()):
-            fault = "is no ordinary file"
-        elif path.parts[:1] != ("LibriSpeech",) or ".." in path.parts:
-            fault = "lies outside LibriSpeech/"
-        else:
-            continue
-        raise ValueError(f"{archive}: refused, its member '{member.name}' {fault}; get it from the publisher")
