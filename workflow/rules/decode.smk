@@ -51,8 +51,8 @@ rule pseudo_label_block:
         "../../envs/asr-distill.yaml"
     resources:
         gpu=min(1, GPUS),
-        mem_mb=8000,
-        runtime=24 * 60,
+        mem_mb=growing(8000),
+        runtime=growing(12 * 60),
     params:
         corpus=corpus_folder,
     message:
@@ -78,8 +78,8 @@ rule merge_pseudo_labels:
     conda:
         "../../envs/asr-distill.yaml"
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     message:
         "Put together the transcripts of {wildcards.part} by {wildcards.run} (seed {wildcards.seed})"
     shell:
