@@ -18,6 +18,7 @@ import typer
 
 from asr_distill import cli_language_models, cli_plan
 from asr_distill.devices import RENDEZVOUS, started_by_torchrun
+from asr_distill.files import replacing, write_csv, write_text
 from asr_distill.locks import lock_job
 from asr_distill.stages import Log, Threads, device, start
 
@@ -106,8 +107,8 @@ def overview(
 
     parts = CorpusRecord.read(corpus).corpus.restricted(part_set or ()).parts
     folders = {part: folder / part for part in parts}
-    module.overview(folders).to_csv(output, index=False)
-    module.quarantine(folders).to_csv(quarantine, index=False)
+    write_csv(output, module.overview(folders))
+    write_csv(quarantine, module.quarantine(folders))
 
 
 @app.command()
@@ -119,7 +120,8 @@ def tokenizer(record: Path, references: list[Path], output: Annotated[Path, type
 
     settings = TokenizerRecord.read(record).tokenizer
     lines = [json.loads(line)["text"] for path in references for line in path.read_text(encoding="utf-8").splitlines()]
-    output.write_bytes(Tokenizer.estimate(lines, vocabulary=settings.vocabulary, type=settings.type))
+    with replacing(output) as temporary:
+        temporary.write_bytes(Tokenizer.estimate(lines, vocabulary=settings.vocabulary, type=settings.type))
 
 
 @app.command()
@@ -464,7 +466,7 @@ def schema(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for record in (Config, Scale, Study):
         text = json.dumps(record.model_json_schema(), indent=2) + "\n"
-        (folder / f"{record.__name__.lower()}.schema.json").write_text(text, encoding="utf-8")
+        write_text(folder / f"{record.__name__.lower()}.schema.json", text)
 
 
 def _references(study, corpus: Path) -> dict[str, Path]:

@@ -9,7 +9,10 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FULL = 2**20
 """A disk with fewer free bytes counts as full."""
@@ -29,6 +32,8 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is None and error.errno:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         if temporary.exists() and shutil.disk_usage(temporary.parent).free < FULL:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise
@@ -40,6 +45,11 @@ def write_text(path: Path, text: str) -> None:
     """Write text as UTF-8."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: Path, frame: pd.DataFrame, **options: Any) -> None:
+    """Write a data frame without its index; `options` are those of pandas."""
+    write_text(path, frame.to_csv(index=False, lineterminator="\n", **options))
 
 
 def write_json(path: Path, value: Any) -> None:

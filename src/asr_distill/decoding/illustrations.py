@@ -13,6 +13,7 @@ from torch import Tensor
 from asr_distill.experiment import StudyRecord
 from asr_distill.features.augment import freq_noise, freq_warp
 from asr_distill.features.reading import FeatureReader, read_cuts
+from asr_distill.files import replacing
 from asr_distill.losses.paths import path_sums
 from asr_distill.models.storage import load_model
 from asr_distill.models.transducer import BLANK, Transducer
@@ -30,7 +31,8 @@ def illustrate(study: StudyRecord, *, models: Mapping[str, Path], corpus: Path, 
     tokens = Tokenizer.load(tokenizer)
     cut, features, lengths = median_utterance(corpus / study.scale.conditions[study.study.lattice.condition])
     arrays = _lattices(cut, features, lengths, models=models, tokens=tokens) | _augmented(features, seed=study.seeds[0])
-    np.savez_compressed(output, **arrays)
+    with replacing(output) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def median_utterance(part: Path) -> tuple[Cut, Tensor, Tensor]:

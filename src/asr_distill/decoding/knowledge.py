@@ -15,6 +15,7 @@ from torch import Tensor
 from asr_distill.decoding.illustrations import median_utterance
 from asr_distill.experiment import StudyRecord
 from asr_distill.features.reading import read_cuts
+from asr_distill.files import replacing
 from asr_distill.models.attention_decoder import AttentionDecoder
 from asr_distill.models.ctc import CTCModel
 from asr_distill.models.ctc_storage import load_ctc, load_decoder
@@ -63,7 +64,8 @@ def write_knowledge(
     if study.study.knowledge is not None:
         found = _distributions(study, runs=runs, bert=bert, corpus=corpus, tokens=tokens)
         arrays |= {f"figure/{name}": values for name, values in found.items()}
-    np.savez_compressed(output, **arrays)
+    with replacing(output) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def choose_utterances(

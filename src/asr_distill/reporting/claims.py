@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from asr_distill.experiment import StudyRecord
+from asr_distill.files import write_csv, write_text
 from asr_distill.reporting.decisions import NOT_RUN, decide_claims, headline, is_about_speed
 from asr_distill.reporting.grid import Column, Grid, count, latex, markdown, run_name
 from asr_distill.reporting.inputs import read_errors
@@ -36,10 +37,10 @@ def write_claims(study: Path, *, errors: Path, runs: Path, output: Path) -> None
     decided = decide_claims(record, errors=read_errors(errors), speeds=speeds)
     grids = claim_grids(record, decided)
     output.mkdir(parents=True, exist_ok=True)
-    decided.to_csv(output / "claims.csv", index=False, lineterminator="\n")
+    write_csv(output / "claims.csv", decided)
     text = "\n".join(markdown(grid, level=1 if grid is grids[0] else 2) for grid in grids)
-    (output / "claims.md").write_text(text, encoding="utf-8")
-    (output / "claims.tex").write_text("\n".join(latex(grid) for grid in grids), encoding="utf-8")
+    write_text(output / "claims.md", text)
+    write_text(output / "claims.tex", "\n".join(latex(grid) for grid in grids))
 
 
 def claim_grids(study: StudyRecord, decided: pd.DataFrame) -> tuple[Grid, ...]:

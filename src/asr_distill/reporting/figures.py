@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from asr_distill.experiment import StudyRecord
+from asr_distill.files import write_text
 from asr_distill.reporting import style
 from asr_distill.reporting.captions import captions, captions_text
 from asr_distill.reporting.generations import generations_figure
@@ -80,7 +81,7 @@ def write_figures(
             drawn["gain_by_teacher"] = gain_figure(record, gains_frame(record, errors=read_errors(errors)))
         for name, figure in drawn.items():
             style.save(figure, folder=output, name=name)
-    (output / "captions.md").write_text(captions_text(captions(record)), encoding="utf-8")
+    write_text(output / "captions.md", captions_text(captions(record)))
 
 
 def wer_figure(study: StudyRecord, *, scores: pd.DataFrame) -> Figure:

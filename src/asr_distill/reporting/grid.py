@@ -9,6 +9,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
+from asr_distill.files import write_text
+
 NOTHING = "–"
 """Shown where a table has no figure."""
 
@@ -51,8 +53,8 @@ class Grid:
 def write_grid(grid: Grid, *, folder: Path) -> None:
     """Write <name>.md and <name>.tex into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{grid.name}.md").write_text(markdown(grid), encoding="utf-8")
-    (folder / f"{grid.name}.tex").write_text(latex(grid), encoding="utf-8")
+    write_text(folder / f"{grid.name}.md", markdown(grid))
+    write_text(folder / f"{grid.name}.tex", latex(grid))
 
 
 def markdown(grid: Grid, *, level: int = 1) -> str:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from asr_distill.experiment import PretrainedBert, StudyRecord
+from asr_distill.files import write_csv
 from asr_distill.reporting.grid import Column, Grid, write_grid
 from asr_distill.reporting.tables import count, magnitude
 from asr_distill.text.arpa import ngram_counts
@@ -47,7 +48,7 @@ def write_language_models_table(study: Path, *, folder: Path, output: Path) -> N
     write_grid(language_models_grid(record, folder=folder), folder=output)
     rows = [(row.model, row.name, row.value, row.remark) for row in _figures(record, folder=folder)]
     frame = pd.DataFrame(rows, columns=["model", "name", "value", "remark"])
-    frame.to_csv(output / "language_models.csv", index=False, lineterminator="\n")
+    write_csv(output / "language_models.csv", frame)
 
 
 def language_models_grid(study: StudyRecord, *, folder: Path) -> Grid:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from asr_distill.experiment import Row, StudyRecord, Table
+from asr_distill.files import write_csv
 from asr_distill.reporting.grid import Column
 from asr_distill.reporting.scores import generator, percent
 from asr_distill.scoring.latency import PERCENTILE, LatencySummary, latency_summary, read_word_times, word_latencies
@@ -43,7 +44,7 @@ def write_latency(study: Path, *, references: Mapping[str, Path], runs: Path, ou
         for part, own in pd.concat(timed).groupby("part", sort=False):
             rows.append({"run": run, "part": part, "seeds": len(record.seeds), **_summary(record, run, part, own)})
     output.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows, columns=COLUMNS).to_csv(output, index=False, lineterminator="\n")
+    write_csv(output, pd.DataFrame(rows, columns=COLUMNS))
 
 
 def read_latency(path: Path | None) -> pd.DataFrame:

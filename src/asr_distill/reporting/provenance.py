@@ -19,6 +19,7 @@ import psutil
 import yaml
 
 from asr_distill.experiment import StudyRecord
+from asr_distill.files import write_text
 from asr_distill.reporting.inputs import read_benchmark, read_trainings
 
 PACKAGE = "asr-distill"
@@ -54,7 +55,7 @@ def write_provenance(study: Path, *, records: Sequence[Path], runs: Path, work: 
         "total_job_seconds": round(sum(job["seconds"] or 0 for job in jobs.values()), 1),
     }
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(output, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_provenance(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import jinja2
 import pandas as pd
 
 from asr_distill.experiment import StudyRecord
+from asr_distill.files import write_text
 from asr_distill.reporting.captions import TITLES, captions, times_captions
 from asr_distill.reporting.claims import claim_grids
 from asr_distill.reporting.decisions import headline
@@ -80,7 +81,7 @@ def write_report(
         provenance=read_provenance(provenance),
     )
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(page.lstrip(), encoding="utf-8")
+    write_text(output, page.lstrip())
 
 
 def _tables(

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from asr_distill.experiment import StudyRecord
+from asr_distill.files import write_csv
 from asr_distill.reporting.grid import NOTHING, Column, Grid, write_grid
 from asr_distill.reporting.inputs import read_knowledge
 from asr_distill.reporting.tables import count
@@ -25,7 +26,7 @@ def write_samples(study: Path, *, references: Mapping[str, Path], runs: Path, kn
     grid = samples_grid(StudyRecord.read(study), references=references, runs=runs, knowledge=knowledge)
     write_grid(grid, folder=output)
     frame = pd.DataFrame(grid.rows, columns=[column.label for column in grid.columns])
-    frame.to_csv(output / "samples.csv", index=False, lineterminator="\n")
+    write_csv(output / "samples.csv", frame)
 
 
 def samples_grid(study: StudyRecord, *, references: Mapping[str, Path], runs: Path, knowledge: Path) -> Grid:

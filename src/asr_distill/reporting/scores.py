@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from asr_distill.experiment import StudyRecord
+from asr_distill.files import write_csv
 from asr_distill.scoring.significance import WerInterval, mean_wer_interval, wer_interval
 from asr_distill.scoring.word_errors import CHARACTER_COLUMNS, read_hypotheses, read_references, word_errors
 
@@ -49,10 +50,10 @@ def score(study: Path, *, references: Mapping[str, Path], runs: Path, scores: Pa
     rows = pd.DataFrame(_summaries(record, utterances))
     for path in (scores, errors):
         path.parent.mkdir(parents=True, exist_ok=True)
-    rows.to_csv(scores, index=False, lineterminator="\n")
+    write_csv(scores, rows)
     columns = ["run", "seed", "part", "id", "speaker", "words", "errors"]
     columns += CHARACTER_COLUMNS if record.scale.scoring.characters else []
-    utterances[columns].to_csv(errors, index=False, lineterminator="\n")
+    write_csv(errors, utterances[columns])
 
 
 def generator(seed: int, *names: str) -> np.random.Generator:

@@ -10,6 +10,8 @@ from types import MappingProxyType
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from asr_distill.files import replacing
+
 WIDTH = 7.2
 """Inches: two columns of a journal page."""
 DOTS_PER_INCH = 200
@@ -97,5 +99,7 @@ def new_figure(*, height: float) -> Figure:
 def save(figure: Figure, *, folder: Path, name: str) -> None:
     """Write <name>.svg and <name>.png; the same figure gives the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
-    figure.savefig(folder / f"{name}.png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+    with replacing(folder / f"{name}.svg") as temporary:
+        figure.savefig(temporary, format="svg", metadata={"Date": None, "Creator": None})
+    with replacing(folder / f"{name}.png") as temporary:
+        figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})

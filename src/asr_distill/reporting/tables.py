@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from asr_distill.experiment import GREEDY, Row, StudyRecord, Table, columns_of, printed_row
+from asr_distill.files import write_csv
 from asr_distill.reporting.characters import character_cells, character_columns, character_notes, shown_characters
 from asr_distill.reporting.costs import COST_NOTE, cost_cells, cost_columns, read_costs, shown_costs
 from asr_distill.reporting.grid import Column, Grid, count, plural, significant, with_interval, write_grid
@@ -36,7 +37,7 @@ def write_tables(study: Path, *, scores: Path, runs: Path, output: Path, latency
         frame = table_frame(record, table, scores=scored, **measured)
         grid = table_grid(record, name, frame=frame, scores=scored, latencies=measured["latencies"])
         write_grid(grid, folder=output)
-        frame.to_csv(output / f"{name}.csv", index=False, lineterminator="\n")
+        write_csv(output / f"{name}.csv", frame)
 
 
 def read_measured(study: StudyRecord, *, runs: Path, latency: Path | None) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def write_corpus_table(study: Path, *, overview: Path, output: Path) -> None:
     grid = corpus_grid(StudyRecord.read(study), read_overview(overview))
     write_grid(grid, folder=output)
     frame = read_overview(overview).assign(hours=lambda frame: frame["hours"].map("{:.4f}".format))
-    frame.to_csv(output / "corpus.csv", index=False, lineterminator="\n")
+    write_csv(output / "corpus.csv", frame)
 
 
 def table_frame(

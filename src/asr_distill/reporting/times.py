@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from asr_distill.experiment import StudyRecord
+from asr_distill.files import write_csv, write_text
 from asr_distill.reporting import style
 from asr_distill.reporting.captions import captions_text, speed_caption, times_captions
 from asr_distill.reporting.grid import Column, Grid, run_name, write_grid
@@ -38,17 +39,17 @@ def write_times(study: Path, *, references: Mapping[str, Path], runs: Path, scor
     speech = read_references(references).groupby("part")["duration"].sum()
     frame = times_frame(record, runs=runs, speech_seconds=speech.to_dict())
     write_grid(times_grid(record, frame), folder=output)
-    frame.round(4).to_csv(output / "times.csv", index=False, lineterminator="\n")
+    write_csv(output / "times.csv", frame.round(4))
     with style.house_style():
         style.save(speed_figure(frame), folder=output, name="speed_and_memory")
         if record.ctc_runs:
             speeds = real_time_frame(record, runs=runs)
             write_grid(real_time_grid(record, speeds), folder=output)
-            speeds.to_csv(output / "real_time_factors.csv", index=False, lineterminator="\n", float_format="%.6g")
+            write_csv(output / "real_time_factors.csv", speeds, float_format="%.6g")
             drawn = trade_off_figure(record, scores=read_scores(scores), speeds=speeds)
             style.save(drawn, folder=output, name="wer_against_rtf")
     for name, caption in times_captions(record).items():
-        (output / f"{name}.md").write_text(captions_text({name: caption}), encoding="utf-8")
+        write_text(output / f"{name}.md", captions_text({name: caption}))
 
 
 def times_frame(study: StudyRecord, *, runs: Path, speech_seconds: Mapping[str, float]) -> pd.DataFrame:

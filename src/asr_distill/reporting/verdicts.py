@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from asr_distill.experiment import StudyRecord, Table
+from asr_distill.files import write_csv, write_text
 from asr_distill.reporting.claims import shown_p
 from asr_distill.reporting.comparisons import COLUMNS, compare_family, in_points, pair_notes, part_error_rate
 from asr_distill.reporting.grid import Column, Grid, latex, markdown
@@ -32,11 +33,11 @@ def write_verdicts(study: Path, *, errors: Path, output: Path) -> None:
     asked, counted = asked_tables(record), read_errors(errors)
     for name in asked:
         frame = verdicts_frame(record, name, errors=counted)
-        frame.to_csv(verdicts_path(output, name), index=False, lineterminator="\n")
+        write_csv(verdicts_path(output, name), frame)
         grids = verdict_grids(record, name, frame)
         text = "\n".join(markdown(grid, level=1 if grid is grids[0] else 2) for grid in grids)
-        (output / f"{name}_verdicts.md").write_text(text, encoding="utf-8")
-        (output / f"{name}_verdicts.tex").write_text("\n".join(map(latex, grids)), encoding="utf-8")
+        write_text(output / f"{name}_verdicts.md", text)
+        write_text(output / f"{name}_verdicts.tex", "\n".join(map(latex, grids)))
 
 
 def asked_tables(study: StudyRecord) -> list[str]:

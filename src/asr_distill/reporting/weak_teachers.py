@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from asr_distill.experiment import StudyRecord
+from asr_distill.files import write_csv
 from asr_distill.reporting import style
 from asr_distill.reporting.claims import shown_p
 from asr_distill.reporting.comparisons import COLUMNS, compare_family, in_points, pair_notes, part_error_rate
@@ -32,7 +33,7 @@ def write_gains(study: Path, *, errors: Path, output: Path) -> None:
         return
     frame = gains_frame(record, errors=read_errors(errors))
     write_grid(gains_grid(record, frame), folder=output)
-    frame.to_csv(gains_path(output), index=False, lineterminator="\n")
+    write_csv(gains_path(output), frame)
 
 
 def gains_path(tables: Path) -> Path:
