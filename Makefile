@@ -18,7 +18,7 @@ reproduce: environment
 	@asr-distill show results $(SCALE)
 
 test: environment
-	pytest --numprocesses logical --maxprocesses 8 --dist loadfile
+	pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder --durations 12
 
 lint: environment
 	ruff check

@@ -9,6 +9,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # threads of several processes would wa
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that no process is left with one of them at the end."""
+    longest = ("test_survival.py", "test_slurm.py", "test_lm_into_ctc.py", "test_smoke.py")
+    items.sort(key=lambda item: longest.index(item.path.name) if item.path.name in longest else len(longest))
+
+
 @pytest.fixture(scope="session")
 def browser() -> str:
     """Return a Chromium binary; a machine without one skips the test, unless skips are forbidden."""
