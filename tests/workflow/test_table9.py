@@ -35,5 +35,5 @@ def test_only_one_student_starts_from_the_encoder_which_needs_neither_tokens_nor
     initial = ("--initial", f"{RUNS}/pretrained/seed3/encoder.safetensors")
     assert {run for run, given in options.items() if initial in given} == {"self_soft_pretrained"}
     named = {name for name, _ in options["pretrained"]}
-    assert named == {"--corpus", "--output", "--threads", "--log"}
+    assert named == {"--corpus", "--output", "--processes", "--nodes", "--threads", "--log"}
     assert ("--tokenizer", "work/smoke/tokenizer.model") in options["teacher"]

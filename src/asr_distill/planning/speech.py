@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asr_distill.experiment import Corpus, ManifestPart, SyntheticPart
+from asr_distill.corpus.speakers import choose_speakers
+from asr_distill.experiment import Corpus, PublishedPart, SpeakersPart, SyntheticPart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,13 @@ LIBRISPEECH = {
 """Hours: Panayotov et al. 2015, table 1, and openslr.org, resources 12 and 31."""
 LIBRILIGHT_HOURS = {"small": (577, 35), "medium": (5193, 321), "large": (51934, 3050)}
 """Hours and gigabytes: Kahn et al. 2020, table 1, and the corpus' page."""
+PUBLISHED = {
+    ("an4", "train"): (0.707, 948, 74),
+    ("an4", "test"): (0.099, 130, 10),
+    ("speechocean762", "train"): (2.876, 2500, 125),
+    ("speechocean762", "test"): (2.691, 2500, 125),
+}
+"""Hours, utterances and speakers, as counted on the corpora."""
 FILLED = 0.9
 """Share of a window's length that is filled where long recordings are cut: the last piece of each is shorter."""
 SYNTHETIC_SECONDS = 3.15
@@ -71,8 +79,8 @@ def _part(name: str, corpus: Corpus, *, data: Path, prepared: Path) -> Speech:
         return Speech(hours=counted["hours"], utterances=counted["utterances"], measured=True)
     if isinstance(part, SyntheticPart):
         return Speech(hours=part.utterances * SYNTHETIC_SECONDS / 3600, utterances=part.utterances)
-    if isinstance(part, ManifestPart):
-        return _manifest(name, corpus, folder=data / part.folder)
+    if isinstance(part, SpeakersPart):
+        return _listed(name, corpus, folder=data / part.folder)
     known = LIBRISPEECH if part.source == "librispeech" else LIBRILIGHT_HOURS
     if part.name not in known:
         raise ValueError(
@@ -86,38 +94,42 @@ def _part(name: str, corpus: Corpus, *, data: Path, prepared: Path) -> Speech:
     return Speech(hours=hours, utterances=windows, archive_gigabytes=gigabytes)
 
 
-def _manifest(name: str, corpus: Corpus, *, folder: Path) -> Speech:
-    """Count the recordings of a manifest; a part with some of its speakers has their share of them."""
+def _listed(name: str, corpus: Corpus, *, folder: Path) -> Speech:
+    """Count the utterances of the speakers that a part takes from a list, by its manifest or as known of the corpus."""
     part = corpus.parts[name]
-    recordings, supervisions = (folder / f"{kind}_{part.name}.jsonl.gz" for kind in ("recordings", "supervisions"))
+    path = folder / f"supervisions_{part.name}.jsonl.gz"
+    if isinstance(part, PublishedPart) and not path.exists():
+        return _known_share(part, corpus)
+    ages: dict[str, int | None] = {}
+    spoken: dict[str, list[float]] = {}
     try:
-        seconds = [line["duration"] for line in _lines(recordings)]
-        speakers = len({line.get("speaker") for line in _lines(supervisions)})
+        for line in _lines(path):
+            speaker, age = line.get("speaker") or line["recording_id"], str((line.get("custom") or {}).get("age", ""))
+            ages[speaker] = int(age) if age.isdecimal() else None
+            spoken.setdefault(speaker, []).append(line["duration"])
     except FileNotFoundError as error:
         raise ValueError(
             f"corpus.parts.{name}: {error.filename} is missing, so nobody knows how much speech there is; name the "
             "folder of the corpora: --data <folder>"
         ) from None
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"corpus.parts.{name}: {recordings} and {supervisions.name} are not readable: {error}"
-        ) from None
-    share = _speakers(part, corpus, all_of_them=speakers) / max(speakers, 1)
-    if not seconds or share <= 0:
-        raise ValueError(f"corpus.parts.{name}: {recordings} has no speaker left for it; it names {speakers}")
-    return Speech(hours=share * sum(seconds) / 3600, utterances=max(1, round(share * len(seconds))))
+        raise ValueError(f"corpus.parts.{name}: {path} is not readable: {error}") from None
+    chosen = choose_speakers(name, corpus=corpus, speakers=ages)
+    return Speech(
+        hours=sum(sum(spoken[speaker]) for speaker in chosen) / 3600,
+        utterances=sum(len(spoken[speaker]) for speaker in chosen),
+    )
 
 
-def _speakers(part: ManifestPart, corpus: Corpus, *, all_of_them: int) -> int:
-    """Return how many speakers of a manifest belong to a part: all, a number, or those that others leave."""
-    if part.speakers == "all":
-        return all_of_them
-    if part.speakers != "rest":
-        return min(part.speakers, all_of_them)
-    manifest = (part.folder, part.name)
-    others = [other for other in corpus.parts.values() if isinstance(other, ManifestPart)]
-    taken = [other.speakers for other in others if (other.folder, other.name) == manifest]
-    return all_of_them - sum(number for number in taken if isinstance(number, int))
+def _known_share(part: PublishedPart, corpus: Corpus) -> Speech:
+    """Return the share of a published list that its number of speakers, some of them of an age group, stands for."""
+    hours, utterances, speakers = PUBLISHED[part.source, part.name]
+    same = [other for other in corpus.parts.values() if isinstance(other, PublishedPart) and other.name == part.name]
+    groups = max(1, len({other.ages for other in same if other.ages is not None}))  # taken to be of equal size
+    taken = sum(other.speakers for other in same if other.ages == part.ages and isinstance(other.speakers, int))
+    number = part.speakers if isinstance(part.speakers, int) else speakers / groups - taken
+    share = min(1.0, max(0.0, number / speakers))
+    return Speech(hours=share * hours, utterances=max(1, round(share * utterances)))
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -97,7 +97,7 @@ def failure(values, root):
 def test_every_scale_loads_with_every_study(scale, study, tmp_path):
     values = named(scale, study, seeds=[0, 3], work=str(tmp_path))
     if study in read_yaml(ROOT / f"config/scales/{scale}.yaml").get("studies_left_out", ()):
-        assert f"'{study}' is left out at the scale '{scale}': it " in failure(values, ROOT)
+        assert f"'{study}' is left out at the scale '{scale}': " in failure(values, ROOT)
         return
     experiment = load_experiment(values, root=ROOT)
     experiment.write()
@@ -109,7 +109,7 @@ def test_every_scale_loads_with_every_study(scale, study, tmp_path):
     record = StudyRecord.read(tmp_path / scale / study / "report/complete/study.yaml")
     assert (record.study, record.seeds) == (experiment.studies[study], (0, 3))
     named_sets = experiment.scale.corpus.sets if study == "soft_vs_hard" else ()
-    assert record.scale == experiment.scale.restricted(named_sets)
+    assert record.scale.model_dump() == experiment.scale.restricted(named_sets).model_dump()
     for name in record.study.runs:
         for seed in (0, 3):
             run = RunRecord.read(tmp_path / scale / study / record.run_folder(name, seed) / "run.yaml")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from asr_distill.experiment import load_experiment
+from asr_distill.experiment import Corpus, load_experiment
 from asr_distill.planning.footprint import Memory, disk, text_words
 from asr_distill.planning.machines import CORE, gpu, several
 from asr_distill.planning.plan import Choices, make_plan
@@ -45,7 +45,6 @@ def training(run, study="soft_vs_hard"):
         ({"study": "soft_vs_hart"}, "'soft_vs_hart' is not in config/studies/; did you mean 'soft_vs_hard'"),
         ({"scale": "librilight", "study": "lm_into_ctc"}, "'lm_into_ctc' is left out at the scale 'librilight'"),
         ({"selection": "tabel8"}, "--selection: 'tabel8' is no part of it; did you mean 'table8'"),
-        ({"scale": "an4", "data": "/nowhere"}, "/nowhere/an4/recordings_train.jsonl.gz is missing, .* --data <folder>"),
     ],
 )
 def test_wrong_choices_are_one_line(values, said):
@@ -58,6 +57,23 @@ def test_wrong_choices_are_one_line(values, said):
 def test_a_folder_without_the_workflow_is_named(tmp_path):
     with pytest.raises(ValueError, match="holds no Snakefile; call `asr-distill plan` in the repository's folder"):
         make_plan(Choices(scale="mini", study="soft_vs_hard"), root=tmp_path)
+
+
+def test_a_manifest_that_is_not_there_is_named():
+    part = {"use": "labelled", "source": "manifests", "folder": "own", "name": "train"}
+    with pytest.raises(
+        ValueError, match=r"parts\.x: .*own/supervisions_train\.jsonl\.gz is missing, .* --data <folder>"
+    ):
+        speech_of(Corpus.model_validate({"parts": {"x": part}}), data=NOWHERE, prepared=NOWHERE)
+
+
+def test_published_lists_are_known_before_they_are_there():
+    corpus = load_experiment({"scale": "speechocean"}, root=ROOT).scale.corpus
+    found = speech_of(corpus, data=NOWHERE, prepared=NOWHERE)
+    train = [name for name, part in corpus.parts.items() if part.name == "train"]
+    assert sum(found[name].hours for name in train) == pytest.approx(2.876, rel=0.01)
+    assert sum(found[name].utterances for name in train) == pytest.approx(2500, abs=3)
+    assert found["test-adults"].utterances == found["test-children"].utterances == 1250
 
 
 def test_manifests_are_counted_and_shared_by_speakers(tmp_path):
