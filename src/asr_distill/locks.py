@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -49,6 +50,11 @@ class Lock:
         except BlockingIOError:
             os.close(descriptor)
             return False
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                os.close(descriptor)
+                raise
+            # a file system without locks protects nobody, but must not keep anybody from working
         self._descriptor = descriptor
         return True
 

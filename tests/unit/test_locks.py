@@ -1,5 +1,7 @@
 """Locks of a workflow's folder and of a job's: who has them, what a killed process leaves, and who must wait."""
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -58,6 +60,17 @@ def test_a_lock_is_free_when_its_process_is_killed(tmp_path, hold):
     process.kill()
     process.wait()
     assert Lock(path).acquire()
+
+
+def test_a_file_system_without_locks_keeps_nobody_from_working(tmp_path, monkeypatch):
+    def refuse(descriptor, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    lock = Lock(tmp_path / "x.lock")
+    assert lock.acquire()
+    lock.sign()
+    assert lock.holder().pid == os.getpid()
 
 
 def test_the_second_workflow_is_told_who_has_the_folder(tmp_path, hold):
