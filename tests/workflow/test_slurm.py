@@ -180,6 +180,14 @@ def test_the_tables_of_a_disturbed_run_are_those_of_a_local_one(
         assert (disturbed / TABLE / name).read_bytes() == (local / TABLE / name).read_bytes(), name
 
 
+def wait_until_said(log: Path, text: str) -> None:
+    """Wait until a log holds a text."""
+    deadline = time.monotonic() + 240
+    while text not in log.read_text():
+        assert time.monotonic() < deadline, f"{text!r} is not in {log} after 240 s:\n{log.read_text()[-2000:]}"
+        time.sleep(0.5)
+
+
 def run_disturbed(cluster: Cluster, folder: Path, target: str) -> tuple[str, str, str]:
     """Run the workflow while things die; return the killed job, the cancelled one, and what Snakemake said."""
     groups = [f"{rule}=report" for rule in REPORTING] + [f"{rule}=corpus" for rule in SMALL]
@@ -194,6 +202,8 @@ def run_disturbed(cluster: Cluster, folder: Path, target: str) -> tuple[str, str
         )
         try:
             killed = kill_a_training(cluster)
+            # the plugin asks the controller how long it remembers jobs, once, at its first look; it must not fail
+            wait_until_said(log, f"SLURM-job '{killed}' failed")
             crash_the_controller(cluster)
             cancelled = cancel_a_job(cluster, other_than=killed)
             workflow.wait(timeout=600)
