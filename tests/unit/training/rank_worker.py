@@ -51,9 +51,9 @@ class Job:
 def main(path: Path) -> None:
     """Train all runs."""
     warnings.simplefilter("error")
-    faulthandler.dump_traceback_later(PATIENCE, exit=True)
     torch.set_num_threads(1)
     for values in json.loads(path.read_text()):
+        faulthandler.dump_traceback_later(PATIENCE, exit=True)  # anew for every run
         job = Job(**values)
         os.environ["MASTER_PORT"] = str(job.port)
         train_disturbed(job)
