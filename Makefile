@@ -18,8 +18,7 @@ reproduce: environment
 	@asr-distill show results $(SCALE)
 
 test: environment
-	pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder --durations 12 -m "not alone"
-	pytest -m alone tests/unit/training
+	pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder --durations 12
 
 lint: environment
 	ruff check

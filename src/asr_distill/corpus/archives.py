@@ -25,15 +25,14 @@ def unpack(archive: Path, *, inside: str, folder: Path) -> None:
     unpacking = folder.with_name(f".{folder.name}.unpacking")
     with unpacking.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if folder.exists():
-            return
-        shutil.rmtree(unpacking, ignore_errors=True)
-        try:
-            _extract(archive, to=unpacking, inside=inside)
-            (unpacking / inside).rename(folder)
-            Path(lock.name).unlink()
-        finally:
+        if not folder.exists():
             shutil.rmtree(unpacking, ignore_errors=True)
+            try:
+                _extract(archive, to=unpacking, inside=inside)
+                (unpacking / inside).rename(folder)
+            finally:
+                shutil.rmtree(unpacking, ignore_errors=True)
+        Path(lock.name).unlink(missing_ok=True)  # by everyone who opened it: one may have made it anew
 
 
 def _extract(archive: Path, *, to: Path, inside: str) -> None:

@@ -28,6 +28,10 @@ from asr_distill.training.launch import LOST_OTHERS
 
 log = logging.getLogger(__name__)
 
+_PARTED: list[torch.distributed.ProcessGroup] = []
+"""Groups that were left. The last owner of a group waits for its threads when it lets go; DDP's reducer would do so
+while it holds the interpreter's lock, which one of those threads may need to end (seen with PyTorch 2.11)."""
+
 
 class Ranks:
     """One process among those that torchrun started; alone, if it started none."""
@@ -145,6 +149,7 @@ class Ranks:
 
     def _part(self) -> None:
         if self.world > 1:
+            _PARTED.append(torch.distributed.group.WORLD)
             torch.distributed.destroy_process_group()
 
 

@@ -22,8 +22,6 @@ from safetensors.torch import load_file
 
 from asr_distill.experiment import RunRecord
 
-pytestmark = pytest.mark.alone
-
 SMOOTH = {"layers": 2, "dim": 8, "heads": 2, "feed_forward": 16, "stack": 4, "dropout": 0.0}
 SIZE = {"encoder": SMOOTH, "predictor": {"dim": 8, "dropout": 0.0}, "joint": 8}
 CTC_SIZE = {
