@@ -20,7 +20,7 @@ from asr_distill import cli_language_models, cli_plan
 from asr_distill.devices import RENDEZVOUS, started_by_torchrun
 from asr_distill.files import replacing, write_csv, write_text
 from asr_distill.locks import lock_job
-from asr_distill.stages import Log, Threads, device, start
+from asr_distill.stages import Log, Threads, device, read_texts, start
 
 PartSet = Annotated[str | None, typer.Option("--set", help="Parts of this set instead of those without one.")]
 PartSets = Annotated[list[str] | None, typer.Option("--set", help="Parts of these sets too.")]
@@ -56,16 +56,32 @@ def main() -> None:
 
 
 @app.command()
-def synthesize(corpus: Path, output: Path, part_set: PartSet = None, workers: int = 1, log: Log = None) -> None:
+def synthesize(
+    corpus: Path,
+    output: Path,
+    part_set: PartSet = None,
+    scored: Annotated[list[Path] | None, typer.Option(help="References that no text to be read may hold.")] = None,
+    workers: int = 1,
+    log: Log = None,
+) -> None:
     """Speak the scale's synthetic parts into OUTPUT, laid out as LibriSpeech and Libri-Light."""
     start(log)
     from asr_distill.corpus.synthesize import synthesize as run
     from asr_distill.experiment import CorpusRecord, SyntheticPart
+    from asr_distill.text.text_corpus import found_lines, prepare_text
 
-    record = CorpusRecord.read(corpus).corpus
+    settings = CorpusRecord.read(corpus)
+    record, data = settings.corpus, Path(settings.data)
     parts = {name: part for name, part in record.parts.items() if isinstance(part, SyntheticPart)}
     spoken = [name for name, part in parts.items() if part.part_set == part_set]
-    run(parts, folder=output, seed=record.seed, workers=workers, spoken=spoken)
+    while spoken and list(parts)[-1] != spoken[-1]:  # parts at the end do not matter to those before them
+        parts.popitem()
+    exclude, sentences = set(read_texts(scored or []).values()), {}
+    for name, part in parts.items():
+        if part.text is not None:
+            lines = found_lines(part.text, data=data)
+            sentences[name], _ = prepare_text(lines, exclude=exclude, source=str(data / part.text.path))
+    run(parts, folder=output, seed=record.seed, workers=workers, spoken=spoken, sentences=sentences)
 
 
 @app.command()

@@ -27,15 +27,15 @@ def text(
 
     from asr_distill.experiment import LanguageModelsRecord
     from asr_distill.files import write_json, write_text
-    from asr_distill.text.text_corpus import file_lines, grammar_lines, prepare_text, wordnet_lines
+    from asr_distill.text.text_corpus import found_lines, grammar_lines, prepare_text
 
     settings = LanguageModelsRecord.read(record)
     source = settings.language_models.text
     if source.source == "grammar":
         name, lines = "grammar", grammar_lines(source.lines, seed=source.seed, domains=source.domains)
     else:
-        path = Path(settings.data) / source.path
-        name, lines = str(path), (wordnet_lines if source.source == "wordnet" else file_lines)(path)
+        name = str(Path(settings.data) / source.path)
+        lines = found_lines(source, data=Path(settings.data))
     scored, learnt = (set(read_texts(paths).values()) for paths in (references, labelled))
     kept, counted = prepare_text(lines, exclude=scored, labelled=learnt, source=name)
     write_json(counts, asdict(counted))

@@ -50,6 +50,25 @@ def check_site(workflow: Any) -> None:
             )
 
 
+def keep_status_command() -> None:
+    """Let the executor plugin remember how long the controller remembers jobs.
+
+    It asks at every look for its jobs, and where the controller does not answer it goes over to `sacct` (version 2.8),
+    to which sites without accounting never give an answer: Snakemake would wait for ever once the controller had been
+    down.
+    """
+    import snakemake_executor_plugin_slurm as plugin
+
+    ask, known = plugin.get_min_job_age, None
+
+    def remembered() -> int | None:
+        nonlocal known
+        known = ask() or known
+        return known
+
+    plugin.get_min_job_age = remembered
+
+
 def job_logs() -> set[Path]:
     """Return what jobs of SLURM have printed: the running ones, and those that failed, in earlier runs too."""
     return set(LOGS.rglob("*.log"))

@@ -61,3 +61,24 @@ def test_our_own_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> N
 def test_show_tells_where_there_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     assert run(["show", str(tmp_path), "mini"], monkeypatch) == 1
     assert "run `snakemake --cores all` first" in capsys.readouterr().err
+
+
+def test_no_text_is_read_aloud_that_is_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = {"source": "synthetic", "use": "labelled", "accents": ["gmw/en"], "speakers": 1, "utterances": 2}
+    read = {**part, "part_set": "read", "text": {"source": "file", "path": "text.txt"}}
+    parts = {
+        "train": part,
+        "read": read,
+        "later": {**read, "part_set": "other", "text": {"source": "file", "path": "?"}},
+    }
+    record = {"data": str(tmp_path), "corpus": {"parts": parts}, "features": {}}
+    (tmp_path / "sets.yaml").write_text(json.dumps(record))
+    (tmp_path / "text.txt").write_text("The cat sat.\nThe dog barked.\nThe rain fell.\n")
+    (tmp_path / "scored.jsonl").write_text(json.dumps({"id": "1", "text": "THE DOG BARKED"}) + "\n")
+    arguments = ["synthesize", str(tmp_path / "sets.yaml"), str(tmp_path / "out"), "--set", "read"]
+    assert run([*arguments, "--scored", str(tmp_path / "scored.jsonl")], monkeypatch) == 0
+    (said,) = (tmp_path / "out").rglob("*.trans.txt")
+    assert sorted(line.split(maxsplit=1)[1] for line in said.read_text().splitlines()) == [
+        "THE CAT SAT",
+        "THE RAIN FELL",
+    ]

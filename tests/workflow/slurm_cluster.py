@@ -98,8 +98,8 @@ class Cluster:
         return found
 
     def stop(self, name: str) -> None:
-        """Kill a daemon, as a crash would."""
-        self.daemons[name].kill()
+        """Stop a daemon; a controller saves what it knows of its jobs."""
+        self.daemons[name].terminate()
         self.daemons[name].wait()
 
     def start(self, name: str) -> None:

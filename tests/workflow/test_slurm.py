@@ -1,4 +1,4 @@
-"""The profile for clusters on a real SLURM of one node: jobs die, its controller dies, and the tables stay the same."""
+"""The profile for clusters on a real SLURM of one node: jobs die, its controller too, the tables stay the same."""
 
 import os
 import re
@@ -106,9 +106,8 @@ def cancel_a_job(cluster: Cluster, *, other_than: str) -> str:
     return job
 
 
-def crash_the_controller(cluster: Cluster) -> None:
-    """Let the controller be dead for longer than it takes the plugin to ask for its jobs."""
-    time.sleep(15)  # so that it has saved what jobs there are: those of its last seconds it forgets
+def stop_the_controller_for_a_while(cluster: Cluster) -> None:
+    """Let there be no controller for longer than the plugin waits between two looks at its jobs."""
     cluster.stop("slurmctld")
     time.sleep(10)
     cluster.start("slurmctld")
@@ -163,7 +162,6 @@ def test_what_the_page_says_of_nodes_without_internet(tmp_path: Path) -> None:
     assert "work/mini/corpus.yaml: no part says download: true" in done.stdout
 
 
-@pytest.mark.skipif("ASR_DISTILL_DISTURB" not in os.environ, reason="not reliable yet; set ASR_DISTILL_DISTURB=1")
 def test_the_tables_of_a_disturbed_run_are_those_of_a_local_one(
     cluster: Cluster, smoke_run: Path, tmp_path: Path
 ) -> None:
@@ -177,7 +175,7 @@ def test_the_tables_of_a_disturbed_run_are_those_of_a_local_one(
     killed, cancelled, said = run_disturbed(cluster, disturbed, "table4")
     assert f"SLURM-job '{killed}' failed, SLURM status is: 'FAILED'" in said
     assert f"SLURM-job '{cancelled}' failed, SLURM status is: 'CANCELLED'" in said
-    assert said.count("Trying to restart job") == 2
+    assert said.count("Trying to restart job") >= 2  # what is sent while there is no controller has failed, too
     for name in ("scores.csv", "claims.csv", "claims.md", "claims.tex", *(f"tables/table4.{x}" for x in ENDINGS)):
         assert (disturbed / TABLE / name).read_bytes() == (local / TABLE / name).read_bytes(), name
 
@@ -204,9 +202,8 @@ def run_disturbed(cluster: Cluster, folder: Path, target: str) -> tuple[str, str
         )
         try:
             killed = kill_a_training(cluster)
-            # the plugin asks the controller how long it remembers jobs, once, at its first look; it must not fail
             wait_until_said(log, f"SLURM-job '{killed}' failed")
-            crash_the_controller(cluster)
+            stop_the_controller_for_a_while(cluster)
             cancelled = cancel_a_job(cluster, other_than=killed)
             workflow.wait(timeout=600)
         finally:

@@ -2,7 +2,13 @@
 import sys
 from pathlib import Path
 
-from asr_distill.cluster import check_site, gpus_at_hand, job_errors, job_logs
+from asr_distill.cluster import (
+    check_site,
+    gpus_at_hand,
+    job_errors,
+    job_logs,
+    keep_status_command,
+)
 from asr_distill.dry_run import CostTeller
 from asr_distill.experiment import load_experiment, scored_parts, timed_runs
 from asr_distill.locks import lock_workflow
@@ -112,6 +118,8 @@ if workflow.output_settings.dryrun:
 onstart:
     try:
         check_site(workflow)
+        if workflow.executor_plugin.name == "slurm":
+            keep_status_command()
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
@@ -202,6 +210,29 @@ def synthetic_folder(wildcards):
 def synthetic_corpus(wildcards):
     """The synthesised corpus, for the parts that come from it."""
     return synthetic_folder(wildcards) if wildcards.part in SYNTHETIC else []
+
+
+def scored_elsewhere(wildcards):
+    """What no text may hold that is spoken: transcripts of dev and test parts that are not synthesised."""
+    corpus = experiment.scale.corpus
+    speaks_text = any(
+        part.text is not None
+        for part in corpus.parts.values()
+        if part.source == "synthetic"
+    )
+    parts = [
+        *experiment.scale.parts("dev", sets=SETS),
+        *experiment.scale.parts("test", sets=SETS),
+    ]
+    return prepared(
+        "references.jsonl",
+        [name for name in parts if speaks_text and name not in SYNTHETIC],
+    )
+
+
+def synthesis_options(wildcards):
+    scored = [f"--scored={path}" for path in scored_elsewhere(wildcards)]
+    return ["--set", wildcards.set, *scored]
 
 
 def prepared(name, parts=WITHOUT_SET):

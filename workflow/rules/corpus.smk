@@ -27,6 +27,7 @@ rule synthesize:
 use rule synthesize as synthesize_set with:
     input:
         corpus=f"{WORK}/sets.yaml",
+        scored=scored_elsewhere,
     output:
         directory(f"{WORK}/synthetic_{{set}}"),
     log:
@@ -34,7 +35,7 @@ use rule synthesize as synthesize_set with:
     benchmark:
         f"{WORK}/synthesize_{{set}}.tsv"
     params:
-        sets=["--set", "{set}"],
+        sets=synthesis_options,
     message:
         "Synthesise the set {wildcards.set}"
 

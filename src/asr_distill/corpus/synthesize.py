@@ -8,6 +8,7 @@ import json
 import logging
 import multiprocessing
 import random
+import re
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -28,6 +29,10 @@ from asr_distill.text import grammar
 logger = logging.getLogger(__name__)
 
 SAMPLING_RATE = 16_000
+MOST_WORDS = 20
+"""Of a sentence that is no sentence of the grammar: some ten seconds."""
+
+_READABLE = re.compile("[A-Z' ]+")
 
 Span = tuple[float, float]
 
@@ -82,17 +87,36 @@ class Speaker:
 
 
 def synthesize(
-    parts: Mapping[str, Part], *, folder: Path, seed: int, workers: int = 1, spoken: Collection[str] | None = None
+    parts: Mapping[str, Part],
+    *,
+    folder: Path,
+    seed: int,
+    workers: int = 1,
+    spoken: Collection[str] | None = None,
+    sentences: Mapping[str, Collection[str]] | None = None,
 ) -> None:
     """Write the parts under `folder`, in the place of an earlier corpus; the same seed gives the same bytes.
 
     Speakers and sentences of different parts are disjoint; parts named dev... and test... have vocal tracts of their
     own. Parts added at the end leave those before them as they are. Where only some parts are to be `spoken`, these are
     what they would be among all. With several workers the caller's main module must be safe to import.
+
+    Args:
+        parts: by name, in the order of the config.
+        folder: where nothing but an earlier corpus may be.
+        seed: of voices, sentences and recording conditions.
+        workers: processes.
+        spoken: names of the parts that are written; all by default.
+        sentences: normalised ones by part, of which those of up to `MOST_WORDS` words in English letters are drawn
+            from; parts without take theirs from the grammar.
+
+    Raises:
+        ValueError: where a part asks for what is not there, such as more sentences or voices, naming its key.
     """
     folder = Path(folder)
     _check(parts, folder=folder)
-    speakers = [speaker for speaker in _cast(parts, seed=seed) if spoken is None or speaker.part in spoken]
+    cast = _cast(parts, seed=seed, sentences=sentences or {})
+    speakers = [speaker for speaker in cast if spoken is None or speaker.part in spoken]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
         corpus = Path(scratch) / "new"
@@ -127,13 +151,16 @@ def _check(parts: Mapping[str, Part], *, folder: Path) -> None:
         raise ValueError(f"folder: {folder} holds '{foreign[0]}', which is no corpus; write an empty or a new folder")
 
 
-def _cast(parts: Mapping[str, Part], *, seed: int) -> list[Speaker]:
+def _cast(parts: Mapping[str, Part], *, seed: int, sentences: Mapping[str, Collection[str]]) -> list[Speaker]:
     """Give each speaker a number, a voice and sentences, all of them unique in the corpus."""
     speakers: list[Speaker] = []
     taken_texts: set[str] = set()
     taken_voices: set[Voice] = set()
     for name, part in parts.items():
-        texts = _draw_texts(name, part, seed=seed, taken=taken_texts)
+        if name in sentences:
+            texts = _choose_texts(name, part, sentences[name], seed=seed, taken=taken_texts)
+        else:
+            texts = _draw_texts(name, part, seed=seed, taken=taken_texts)
         for number, (voice, condition) in enumerate(_draw_voices(name, part, seed=seed, taken=taken_voices)):
             own_texts = {index: texts[index] for index in range(number, part.utterances, part.speakers)}
             speakers.append(Speaker(1001 + len(speakers), name, part.layout, voice, condition, own_texts, seed))
@@ -157,6 +184,20 @@ def _draw_texts(name: str, part: Part, *, seed: int, taken: set[str]) -> list[st
         texts.append(text)
     rng.shuffle(texts)  # else a speaker might have one domain only
     return texts
+
+
+def _choose_texts(name: str, part: Part, sentences: Collection[str], *, seed: int, taken: set[str]) -> list[str]:
+    """Choose the part's sentences among some, and add them to `taken`."""
+    readable = [text for text in sentences if _READABLE.fullmatch(text) and text.count(" ") < MOST_WORDS]
+    new = list(dict.fromkeys(text for text in readable if text not in taken))
+    if len(new) < part.utterances:
+        raise ValueError(
+            f"parts.{name}.utterances: found {part.utterances}, but its text has no more than {len(new)} sentences of "
+            f"at most {MOST_WORDS} English words; write fewer utterances"
+        )
+    chosen = random.Random(f"{seed} {name}").sample(new, part.utterances)
+    taken.update(chosen)
+    return chosen
 
 
 def _draw_voices(name: str, part: Part, *, seed: int, taken: set[Voice]) -> list[tuple[Voice, Condition]]:

@@ -38,6 +38,11 @@ def check_scale(scale: Scale, *, where: str) -> None:
                 f"hides all {scale.features.mel_bins} mel bins; write less"
             )
     check_shared_lists(scale, where=where)
+    if scale.start is not None:
+        for name in scale.start.audio:
+            _known(name, scale.corpus.sets, f"{where}: start.audio", "set of the corpus' parts")
+        _known(scale.start.phase, scale.phases, f"{where}: start.phase", "phase")
+        _known(scale.start.augmentation, scale.augmentations, f"{where}: start.augmentation", "augmentation")
 
 
 def check_study(study: Study, *, scale: Scale, printed: dict[str, Any], where: str, scale_name: str) -> None:

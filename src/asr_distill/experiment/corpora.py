@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from asr_distill.experiment.base import Fraction, Name, Positive, PositiveInt, Record, Use, unset
+from asr_distill.experiment.texts import FoundText
 
 Age = Annotated[int, Field(ge=0, le=150)]
 
@@ -39,6 +40,10 @@ class SyntheticPart(PartBase):
     speakers: PositiveInt
     utterances: PositiveInt
     domains: tuple[str, ...] = ("commands", "stories", "news")
+    """Of the grammar that the sentences come from, unless they are of a text."""
+    text: FoundText | None = Field(default=None, exclude_if=unset)
+    """Speak sentences of this text instead, drawn without repeats, none of which is a dev or test transcript. The part
+    must be of a set."""
 
 
 class LibriSpeechPart(PartBase):

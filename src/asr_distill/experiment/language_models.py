@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from asr_distill.experiment.base import Count, Fraction, Positive, PositiveInt, Record
+from asr_distill.experiment.texts import AnyText
 
 MaskKind = Literal["token", "word"]
 """What is masked at once: a single token, or all tokens of a word."""
@@ -91,31 +92,6 @@ class BertTraining(Record):
         return self
 
 
-class GrammarText(Record):
-    """Sentences of the embedded corpus' grammar, without end."""
-
-    source: Literal["grammar"]
-    lines: PositiveInt
-    seed: int = 1
-    domains: tuple[str, ...] = ("commands", "stories", "news")
-
-
-class FileText(Record):
-    """A plain text file below the folder of the real corpora: UTF-8, a sentence a line, .gz or not."""
-
-    source: Literal["file"]
-    path: str
-
-
-class WordNetText(Record):
-    """The example sentences of Princeton's WordNet, from the files of its database."""
-
-    source: Literal["wordnet"]
-    path: str = "wordnet"
-    """Folder of data.noun, data.verb, data.adj and data.adv below that of the real corpora, or its absolute path, such
-    as /usr/share/wordnet, where Debian's package wordnet-base puts them."""
-
-
 class Ngram(Record):
     """Token n-gram with modified Kneser-Ney smoothing, for beam search (Hentschel et al. 2024: a 6-gram)."""
 
@@ -148,7 +124,7 @@ class LanguageModelSearch(Record):
 class LanguageModels(Record):
     """Language models of a scale and the text that they are trained on."""
 
-    text: Annotated[GrammarText | FileText | WordNetText, Field(discriminator="source")]
+    text: AnyText
     bert: AnyBert
     """Trained here, if its size is given, or by others: {pretrained: <folder>}."""
     bert_training: BertTraining

@@ -34,6 +34,7 @@ from asr_distill.experiment.resolved import (
 )
 from asr_distill.experiment.runs import Run
 from asr_distill.experiment.scale import Augmentation, Scale
+from asr_distill.experiment.starts import with_starts
 from asr_distill.experiment.study import Claim, Config, Study
 from asr_distill.files import write_text
 
@@ -156,13 +157,20 @@ def load_experiment(values: Mapping[str, Any], *, root: Path) -> Experiment:
     for name in _studies(config, scale, root=root):
         path = _choose(root / "config/studies", name, key="studies")
         where = _relative(path, root)
-        study = validated(Study, read_yaml(path), where=where)
+        study = _with_starts(validated(Study, read_yaml(path), where=where), scale, where=_relative(scale_path, root))
         check_sets(study, scale=scale, where=where, scale_where=_relative(scale_path, root))
         studies[name], left_out[name] = without_missing_sets(study, scale)
         claims[name] = study.claims
         printed[name] = load_printed(root, study.paper)
         check_study(studies[name], scale=scale, printed=printed[name], where=where, scale_name=config.scale)
     return Experiment(config=config, scale=scale, studies=studies, printed=printed, claims=claims, left_out=left_out)
+
+
+def _with_starts(study: Study, scale: Scale, *, where: str) -> Study:
+    try:
+        return with_starts(study, scale)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def _studies(config: Config, scale: Scale, *, root: Path) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from asr_distill.experiment.base import check_known
 from asr_distill.experiment.corpora import SpeakersPart
 from asr_distill.experiment.parts import NO_SET, named_sets, scored_parts, training_parts
 from asr_distill.experiment.scale import Scale
+from asr_distill.experiment.starts import start_sets
 from asr_distill.experiment.study import Study
 
 
@@ -28,6 +29,8 @@ def check_parts(scale: Scale, *, where: str) -> None:
         for key, part_set in (("part_set", part.part_set), *(("also_in", other) for other in part.also_in)):
             if part_set in NO_SET:
                 raise ValueError(f"{at}.{key}: '{part_set}' is what parts without a set are called; choose another")
+        if part.source == "synthetic" and part.text is not None and part.part_set is None:
+            raise ValueError(f"{at}.text: is for parts of a set; name its part_set")
         if part.part_set is None and last is not None:
             raise ValueError(f"{at}: stands after '{last}', which belongs to a set; write the parts of sets last")
         last = name if part.part_set is not None else None
@@ -108,7 +111,8 @@ def check_use_of_parts(study: Study, *, scale: Scale, where: str) -> None:
             raise ValueError(f"{at}: no part of {', '.join(run.audio)} is for training; name a set that has one")
         if run.recogniser == "transducer" and run.teacher is None and unlabelled:
             raise ValueError(f"{at}: nobody transcribes '{unlabelled[0]}' for a supervised run; leave its set out")
-        if sets and not _has_tests(sets, scale=scale):
+        judged = not set(sets) <= set(start_sets(scale))
+        if judged and not _has_tests(sets, scale=scale):
             raise ValueError(f"{at}: of {', '.join(sets)} no part has use: test, so the run cannot be judged; add one")
     for name, claim in study.claims.items():
         for condition, comparison in claim.compared():

@@ -133,6 +133,18 @@ class Scoring(Record):
     seed: int = 0
 
 
+class Start(Record):
+    """What the encoders of transducers start from that would start from random weights: transcripts of other speech.
+
+    For each size of encoder there is one more run, start_<model role>, that is trained on that speech alone.
+    """
+
+    audio: tuple[Name, ...]
+    """Sets of parts with transcripts."""
+    phase: str
+    augmentation: str
+
+
 class Scale(Record):
     """How big: corpora, sizes of the model roles, budgets of the phases."""
 
@@ -150,6 +162,7 @@ class Scale(Record):
     """Those that CTC recognisers learn from and are decoded with."""
     augmentations: dict[Name, Augmentation]
     phases: dict[Name, Phase]
+    start: Start | None = Field(default=None, exclude_if=unset)
     pretraining: Pretraining = Pretraining()
     """What self-supervised encoders are asked."""
     pseudo_labels: PseudoLabels = PseudoLabels()

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Literal, Protocol
 
 from asr_distill.text import grammar
 from asr_distill.text.normalise import normalise, unspeakable
@@ -24,6 +25,13 @@ FEWEST_WORDS = 3
 
 _PLAIN = re.compile("[A-Z' ]*")
 """Lines that `normalise` would change in nothing but their spaces and lonely apostrophes."""
+
+
+class Source(Protocol):
+    """Where lines are found."""
+
+    source: Literal["file", "wordnet"]
+    path: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +93,11 @@ def prepare_text(
 def grammar_lines(count: int, *, seed: int, domains: Collection[str] = grammar.DOMAINS) -> Iterator[str]:
     """Yield `count` sentences of the embedded grammar, the domains taking turns; another stream than any part's."""
     return islice(grammar.sentences(random.Random(f"{seed} text only"), domains=domains), count)
+
+
+def found_lines(source: Source, *, data: Path) -> Iterator[str]:
+    """Yield the lines of a text that lies below the folder `data`, or at a path of its own."""
+    return (wordnet_lines if source.source == "wordnet" else file_lines)(data / source.path)
 
 
 def file_lines(path: Path) -> Iterator[str]:

@@ -139,7 +139,7 @@ def test_development_and_test_speakers_have_vocal_tracts_that_training_never_hea
 def test_no_sentence_and_no_voice_occurs_twice_also_where_words_are_kept_off_the_disk():
     large = Part(speakers=90, utterances=600)
     parts = {"train": large, "small": replace(large, layout="librilight"), "dev": replace(large, speakers=36)}
-    speakers = _cast(parts, seed=0)
+    speakers = _cast(parts, seed=0, sentences={})
     texts = [text for speaker in speakers for text in speaker.texts.values()]
     assert len(texts) == len(set(texts)) == 1800
     assert len({speaker.voice for speaker in speakers}) == len({speaker.id for speaker in speakers}) == 216
@@ -187,6 +187,23 @@ def test_a_failure_leaves_the_earlier_corpus(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="silence"):
         synthesize({"dev": Part()}, folder=tmp_path / "corpus", seed=2)
     assert contents(tmp_path) == before
+
+
+def test_a_part_may_read_sentences_of_a_text(tmp_path):
+    parts = {"train": Part(), "read": Part(utterances=5)}
+    grammars = set(transcripts_of(parts, folder=tmp_path / "without", part="train").values())
+    text = ["THE CAT SAT", "NAÏVE AS EVER", "ON " * 20 + "TOO LONG", "THE CAT SAT", *sorted(grammars)[:3]]
+    text += ["A DOG BARKED", "RAIN FELL ON US", "IT ISN'T THE FIRST TIME", "NOBODY KNEW"]
+    synthesize(parts, folder=tmp_path / "with", seed=1, sentences={"read": text})
+    assert set(transcripts(tmp_path / "with", "train").values()) == grammars
+    assert sorted(transcripts(tmp_path / "with", "read").values()) == sorted({text[0], *text[-4:]})
+    with pytest.raises(ValueError, match=r"parts\.read\.utterances: found 5, .* no more than 2 sentences"):
+        synthesize(parts, folder=tmp_path / "few", seed=1, sentences={"read": ["SO WHAT", "SO WHAT", "WHAT FOR"]})
+
+
+def transcripts_of(parts, *, folder, part):
+    synthesize(parts, folder=folder, seed=1)
+    return transcripts(folder, part)
 
 
 def test_one_line_is_logged_for_each_part(tmp_path, caplog):

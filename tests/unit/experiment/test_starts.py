@@ -1,0 +1,80 @@
+"""Runs that a scale adds for encoders to start from, and mistakes in what it says of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from asr_distill.experiment import load_experiment
+
+ROOT = Path(__file__).parents[3]
+SPOKEN = {
+    "part_set": "spoken",
+    "use": "labelled",
+    "source": "synthetic",
+    "speakers": 2,
+    "utterances": 8,
+    "accents": ["gmw/en"],
+    "text": {"source": "file", "path": "sentences.txt"},
+}
+START = {"audio": ["spoken"], "phase": "teacher", "augmentation": "none"}
+
+
+def load(*, start=START, part=SPOKEN, **values):
+    overrides = {"corpus": {"parts": {"spoken": part}}, "start": start}
+    return load_experiment({"scale": "smoke", "overrides": overrides, **values}, root=ROOT)
+
+
+def test_without_starts_nothing_is_added():
+    experiment = load_experiment({"scale": "smoke"}, root=ROOT)
+    assert not [run for study in experiment.studies.values() for run in study.runs if run.startswith("start")]
+    assert "start:" not in experiment.record("soft_vs_hard", "core").to_yaml()
+
+
+def test_every_transducer_starts_from_one_of_its_size():
+    experiment = load()
+    runs = experiment.studies["soft_vs_hard"].runs
+    starts = [name for name in runs if name.startswith("start")]
+    assert starts == ["start_large", "start_small", "start_streaming", "start_large_swish"]
+    assert runs["teacher"].initial == runs["self_soft"].initial == "start_large"
+    assert runs["small_hard"].initial == "start_small"
+    assert runs["streaming_soft"].initial == "start_streaming"
+    assert runs["teacher_swish"].initial == "start_large_swish"
+    assert runs["self_soft_pretrained"].initial == "pretrained"
+    record = experiment.run("soft_vs_hard", "start_large", seed=1)
+    assert (record.labelled, record.unlabelled, record.normalised_by) == (("spoken",), (), ("spoken",))
+    assert record.run.initial is None
+    assert experiment.run("soft_vs_hard", "teacher", seed=1).labelled == ("train-clean",)
+
+
+def test_a_start_is_built_with_what_needs_it_and_no_more():
+    study = load().studies["soft_vs_hard"]
+    assert {name for name in study.restricted(["table4"]).runs if name.startswith("start")} == {"start_large"}
+    assert {name for name in study.restricted(["table5"]).runs if name.startswith("start")} == {
+        "start_large",
+        "start_small",
+    }
+
+
+def test_a_study_without_transducers_has_no_starts():
+    experiment = load(studies=["lm_into_ctc"])
+    assert not [name for name in experiment.studies["lm_into_ctc"].runs if name.startswith("start")]
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"start": {**START, "audio": ["spokn"]}}, r"start\.audio: 'spokn' is no .* 'spoken'"),
+        ({"start": {**START, "phase": "techer"}}, r"start\.phase: 'techer' is no phase.* 'teacher'"),
+        ({"start": {**START, "augmentation": "non"}}, r"start\.augmentation: 'non' is no augmentation.* 'none'"),
+        ({"start": {**START, "audio": ["news", "domains"]}}, r"start\.audio: 'news' is no"),
+        ({"start": {**START, "audio": ["domains"]}}, r"start: the study has a set 'domains' of its own"),
+        ({"part": {**SPOKEN, "part_set": None}}, r"corpus\.parts\.spoken\.text: is for parts of a set"),
+        ({"part": {**SPOKEN, "text": {"source": "grammar", "lines": 3}}}, r"corpus\.parts\.spoken\.text: .*grammar"),
+    ],
+)
+def test_mistakes(changed, told):
+    with pytest.raises(ValueError, match=rf"^config/scales/smoke\.yaml: {told}") as error:
+        load(**changed)
+    assert "\n" not in str(error.value)
