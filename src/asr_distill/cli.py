@@ -458,12 +458,32 @@ def show(results: Path, scale: str, selection: str = "core") -> None:
 
 
 @app.command()
-def publish(results: Path = Path("results"), published: Path | None = None, allow_dirty: bool = False) -> None:
-    """Copy finished tables, figures, claims and provenance to results/published/, which git tracks."""
+def publish(
+    results: Path = Path("results"),
+    published: Path | None = None,
+    config: Path = Path("config"),
+    readings: Path = Path("docs/readings"),
+    allow_dirty: bool = False,
+) -> None:
+    """Copy finished tables, figures, claims and provenance to results/published/, and write the page about them all."""
     from asr_distill.reporting.publish import publish as run
 
-    for folder in run(results, published=published or results / "published", allow_dirty=allow_dirty):
+    published = published or results / "published"
+    for folder in run(results, published=published, allow_dirty=allow_dirty):
         print(f"published: {folder}")
+    index(published, config=config, readings=readings)
+
+
+@app.command()
+def index(
+    published: Path = Path("results/published"),
+    config: Path = Path("config"),
+    readings: Path = Path("docs/readings"),
+) -> None:
+    """Write the page about published results beside their folder, README.md."""
+    from asr_distill.reporting.index import write_index
+
+    write_index(published, published.parent / "README.md", config=config, readings=readings)
 
 
 @app.command()
