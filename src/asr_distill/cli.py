@@ -420,6 +420,7 @@ def report(
     corpus: Path = Path("corpus"),
     language_models: Annotated[Path | None, typer.Option(help="Folder of those that the runs use.")] = None,
     latency: Latency = None,
+    listening: Annotated[Path | None, typer.Option(help="For a study that lets one listen to utterances.")] = None,
     log: Log = None,
 ) -> None:
     """Write RESULTS/report.html, one file that holds tables, figures, claims and provenance."""
@@ -442,7 +443,18 @@ def report(
         references=_references(StudyRecord.read(study), corpus),
         language_models=language_models,
         latency=latency,
+        listening=listening,
     )
+
+
+@app.command()
+def listen(study: Path, corpus: Path, runs: Path, output: Path, log: Log = None) -> None:
+    """Write sound and transcripts of a few utterances of STUDY's test parts into OUTPUT (JSON)."""
+    start(log)
+    from asr_distill.experiment import StudyRecord
+    from asr_distill.reporting.listening import write_listening
+
+    write_listening(StudyRecord.read(study), corpus=corpus, runs=runs, output=output)
 
 
 @app.command()

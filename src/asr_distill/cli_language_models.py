@@ -169,12 +169,13 @@ def knowledge(
     start(log, threads=threads)
     from asr_distill.decoding.knowledge import write_knowledge
     from asr_distill.experiment import StudyRecord
-    from asr_distill.reporting.samples import transcripts
+    from asr_distill.reporting.samples import sampled_part, transcripts
 
     record = StudyRecord.read(study)
     samples = record.study.samples
     compared = None
     if samples is not None:
-        left, right = (transcripts(record, system, runs=runs) for system in samples.compared)
+        part = sampled_part(record)
+        left, right = (transcripts(record, system, part=part, runs=runs) for system in samples.compared)
         compared = (left, right)
     write_knowledge(record, compared=compared, runs=runs, bert=bert, corpus=corpus, tokenizer=tokenizer, output=output)

@@ -20,7 +20,18 @@ pytestmark = pytest.mark.workflow
 
 TABLE = "results/smoke/soft_vs_hard/table4"
 PARTITIONS = "partitions:\n  cpu: {max_runtime: 2-00:00:00}\n  gpu: {max_runtime: 1-00:00:00, max_gpu: 2}\n"
-REPORTING = ("score", "illustrate", "tables", "claims", "figures", "times", "provenance", "quarantine", "report")
+REPORTING = (
+    "score",
+    "illustrate",
+    "listen",
+    "tables",
+    "claims",
+    "figures",
+    "times",
+    "provenance",
+    "quarantine",
+    "report",
+)
 ENDINGS = ("csv", "md", "tex")
 SMALL = ("synthesize", "prepare", "prepare_training", "overview", "tokenizer")
 """Jobs of seconds at this scale, of hours at others."""

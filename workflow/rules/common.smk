@@ -530,6 +530,37 @@ def illustrations_option(wildcards, input):
     return ["--illustrations", *input.illustrations] if input.illustrations else []
 
 
+def heard_cuts(wildcards):
+    return prepared("cuts.jsonl.gz", experiment.scale.parts("test"))
+
+
+def heard_references(wildcards):
+    return prepared("references.jsonl", experiment.scale.parts("test"))
+
+
+def heard(wildcards):
+    """Transcripts of the first seed that stand beside the sound of utterances."""
+    record = experiment.record(wildcards.study, wildcards.selection)
+    names = record.study.listening.systems.values()
+    files = {record.systems()[name] for name in names}
+    files = {(run, file.partition("/")[0]) for run, file in files}  # or their folder
+    return [first_seed_file(wildcards, run, file) for run, file in sorted(files)]
+
+
+def listening(wildcards):
+    """What one can listen to in a report, if anything."""
+    record = experiment.record(wildcards.study, wildcards.selection)
+    return (
+        [f"{REPORT}/listening.json".format(**wildcards)]
+        if record.study.listening
+        else []
+    )
+
+
+def listening_option(wildcards, input):
+    return ["--listening", *input.listening] if input.listening else []
+
+
 def sampled(wildcards):
     """References and, of the first seed, transcripts in the table of samples, if there is one."""
     record = experiment.record(wildcards.study, wildcards.selection)

@@ -163,6 +163,32 @@ rule illustrate_knowledge:
         "--corpus {params.corpus:q} --tokenizer {input.tokenizer:q} --threads {threads} --log {log:q}"
 
 
+rule listen:
+    input:
+        study=f"{REPORT}/study.yaml",
+        cuts=heard_cuts,
+        references=heard_references,
+        heard=heard,
+    output:
+        f"{REPORT}/listening.json",
+    log:
+        f"{REPORT}/listening.log",
+    benchmark:
+        f"{REPORT}/listening.tsv"
+    conda:
+        "../../envs/asr-distill.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(30),
+    params:
+        corpus=corpus_folder,
+        runs=study_folder,
+    message:
+        "Choose utterances of {wildcards.study}, {wildcards.selection}, to listen to"
+    shell:
+        "asr-distill listen {input.study:q} {params.corpus:q} {params.runs:q} {output:q} --log {log:q}"
+
+
 rule figures:
     input:
         study=f"{REPORT}/study.yaml",
@@ -311,6 +337,7 @@ rule report:
         sampled=sampled,
         language_models=language_models,
         latency=emission_latency,
+        listening=listening,
     output:
         report(
             f"{STUDY}/report.html",
@@ -332,8 +359,9 @@ rule report:
         samples=samples_options,
         language_models=language_models_option,
         latency=latency_option,
+        listening=listening_option,
     message:
         "Write the report of {wildcards.study}, {wildcards.selection}"
     shell:
         "asr-distill report {input.study:q} {params.results:q} {params.runs:q} {input.overview:q} "
-        "{params.samples:q} {params.language_models:q} {params.latency:q} --log {log:q}"
+        "{params.samples:q} {params.language_models:q} {params.latency:q} {params.listening:q} --log {log:q}"

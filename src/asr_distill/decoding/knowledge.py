@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from asr_distill.decoding.choice import evenly_spaced
 from asr_distill.decoding.illustrations import median_utterance
 from asr_distill.experiment import StudyRecord
 from asr_distill.features.reading import read_cuts
@@ -80,8 +81,7 @@ def choose_utterances(
     ordered = sorted(utterances)
     differing = [name for name in ordered if normalise(left.get(name, "")) != normalise(right.get(name, ""))]
     pool = differing or ordered
-    places = np.linspace(0, len(pool) - 1, num=min(count, len(pool))).round().astype(int)
-    return [pool[place] for place in places], len(differing)
+    return evenly_spaced(pool, count), len(differing)
 
 
 @torch.inference_mode()

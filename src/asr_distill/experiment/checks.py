@@ -114,6 +114,9 @@ def _check_utterances(study: Study, *, scale: Scale, where: str, scale_name: str
         for key, chosen in (("systems", study.samples.systems.values()), ("compared", study.samples.compared)):
             for system in chosen:
                 _known(system, known, f"{where}: samples.{key}", "run of this study")
+    if study.listening is not None:
+        for system in study.listening.systems.values():
+            _known(system, systems(study, scale), f"{where}: listening.systems", "run of this study")
     if study.knowledge is not None:
         decoders = [name for name, run in study.runs.items() if run.recogniser == "ctc" and run.decoder_transcribes]
         for run in study.knowledge.runs:

@@ -153,6 +153,20 @@ class Samples(Record):
         return {system.partition("@")[0] for system in (*self.systems.values(), *self.compared)}
 
 
+class Listening(Record):
+    """Whose transcripts stand in the report beside the sound of a few utterances."""
+
+    systems: dict[str, str]
+    """Name shown -> run, or <run>@<search>; in the order of the rows."""
+    utterances: PositiveInt = 3
+    """Of each test part; they are chosen by their ids alone."""
+
+    def of(self, runs: Collection[str]) -> Listening | None:
+        """Return what is left of it where there are only these runs; nothing without any."""
+        systems = {label: system for label, system in self.systems.items() if system.partition("@")[0] in runs}
+        return self.model_copy(update={"systems": systems}) if systems else None
+
+
 class KnowledgeFigure(Record):
     """Whose attention decoders are shown beside BERT, for the utterance of median length of a test part."""
 
@@ -197,6 +211,7 @@ class Study(Record):
     first."""
     lattice: LatticeFigure | None = None
     samples: Samples | None = None
+    listening: Listening | None = None
     knowledge: KnowledgeFigure | None = None
     aligned_by: str | None = None
     """Bi-directional run whose forced alignment tells where words end; emission latency is counted from there."""
@@ -253,6 +268,7 @@ class Study(Record):
                 "figures": {title: group for title, group in figures.items() if len(group) > 1},
                 "generations": self._kept_generations(needed),
                 **{name: part if part and set(part.runs) <= runs.keys() else None for name, part in shown.items()},
+                "listening": self.listening and self.listening.of(needed),
                 "shift_sweep": self._kept_sweep(kept, needed),
                 "weak_teachers": self._kept_weak_teachers(needed),
             }

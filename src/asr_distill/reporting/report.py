@@ -18,6 +18,7 @@ from asr_distill.reporting.decisions import headline
 from asr_distill.reporting.grid import NOTHING, Grid, duration
 from asr_distill.reporting.inputs import read_claims, read_overview, read_scores, read_texts
 from asr_distill.reporting.language_models import language_models_grid
+from asr_distill.reporting.listening import read_examples, rule
 from asr_distill.reporting.provenance import read_provenance
 from asr_distill.reporting.real_time import real_time_grid
 from asr_distill.reporting.samples import samples_grid
@@ -47,6 +48,7 @@ def write_report(
     references: Mapping[str, Path] | None = None,
     language_models: Path | None = None,
     latency: Path | None = None,
+    listening: Path | None = None,
 ) -> None:
     """Write the report; it needs no other file and asks for nothing over the network.
 
@@ -65,6 +67,7 @@ def write_report(
         references: references.jsonl of each scored part, by name of the part, for these samples.
         language_models: folder of the language models, for a study whose runs use them.
         latency: latency.csv, for a study with a table that shows it.
+        listening: listening.json, for a study that lets one listen to utterances.
     """
     record, scored, decided = StudyRecord.read(study), read_scores(scores), read_claims(claims)
     page = _template().render(
@@ -73,6 +76,8 @@ def write_report(
         claim_grids=claim_grids(record, decided),
         tables=list(_tables(record, scores=scored, runs=runs, latency=latency, folder=tables)),
         samples=knowledge and samples_grid(record, references=references, runs=runs, knowledge=knowledge),
+        examples=read_examples(listening) if listening else [],
+        listening_rule=rule(record) if listening else "",
         figures=[_figure(name, text, folder=figures) for name, text in captions(record).items()],
         corpus=corpus_grid(record, read_overview(overview)),
         language_models=language_models and language_models_grid(record, folder=language_models),

@@ -44,7 +44,7 @@ def samples_grid(study: StudyRecord, *, references: Mapping[str, Path], runs: Pa
     samples, part = study.study.samples, sampled_part(study)
     arrays = read_samples(knowledge)
     expected = read_references({part: references[part]}).set_index("id")["text"]
-    heard = {label: transcripts(study, system, runs=runs) for label, system in samples.systems.items()}
+    heard = {label: transcripts(study, system, part=part, runs=runs) for label, system in samples.systems.items()}
     rows: list[tuple[str, ...]] = []
     for utterance, guessed in zip(arrays["utterances"].tolist(), arrays["bert"].tolist(), strict=True):
         if utterance not in expected:
@@ -72,11 +72,11 @@ def sampled_part(study: StudyRecord) -> str:
     return study.scale.conditions[study.study.samples.condition]
 
 
-def transcripts(study: StudyRecord, system: str, *, runs: Path) -> dict[str, str]:
-    """Return a system's transcripts of the part whose utterances are shown, of the first seed, by utterance id."""
+def transcripts(study: StudyRecord, system: str, *, part: str, runs: Path) -> dict[str, str]:
+    """Return a system's transcripts of a part, of the first seed, by utterance id."""
     run, name = study.systems()[system]
     found = read_hypotheses(runs / study.run_folder(run, study.seeds[0]) / name)
-    own = found[found["part"] == sampled_part(study)]
+    own = found[found["part"] == part]
     return dict(zip(own["id"], own["text"], strict=True))
 
 

@@ -74,7 +74,7 @@ def report_fake(fake: FakeStudy) -> None:
     report_only(fake)
 
 
-def report_only(fake: FakeStudy) -> None:
+def report_only(fake: FakeStudy, *, listening: Path | None = None) -> None:
     """Write the report from what the other stages wrote."""
     results = fake.results
     write_report(
@@ -89,4 +89,5 @@ def report_only(fake: FakeStudy) -> None:
         provenance=results / "provenance.json",
         output=results / "report.html",
         latency=latency_of(fake),
+        listening=listening,
     )

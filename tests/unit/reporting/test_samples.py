@@ -125,8 +125,10 @@ def test_the_rule_stands_under_the_table(fake_study: FakeStudy, differing: int, 
 
 def test_transcripts_are_the_first_seeds(tmp_path: Path) -> None:
     fake = with_samples(build_fake_study(tmp_path, seeds=(5, 3)))
-    assert transcripts(fake.record, "hard", runs=fake.runs)[CHOSEN[0]] == "the see is"
-    assert set(transcripts(fake.record, "hard", runs=fake.runs)) == {f"test-other-{n:04d}" for n in range(96)}
+    assert transcripts(fake.record, "hard", part="test-other", runs=fake.runs)[CHOSEN[0]] == "the see is"
+    assert set(transcripts(fake.record, "hard", part="test-other", runs=fake.runs)) == {
+        f"test-other-{n:04d}" for n in range(96)
+    }
     assert "training seed 5" in grid(fake, knowledge(fake)).caption
 
 
