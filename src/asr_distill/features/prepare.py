@@ -18,7 +18,7 @@ from lhotse import CutSet, LilcomChunkyWriter, MonoCut
 from rich.progress import track
 
 from asr_distill.corpus.adapters import read_speech
-from asr_distill.corpus.validate import UnusableError, load_samples, make_cuts
+from asr_distill.corpus.validate import make_cuts
 from asr_distill.experiment import CorpusRecord
 from asr_distill.features.prepare_shards import prepare_shards
 from asr_distill.features.statistics import PartStatistics
@@ -56,13 +56,9 @@ def prepare(part: str, *, record: CorpusRecord, synthetic: Path, output: Path) -
             CutSet.open_writer(folder / "cuts.jsonl.gz") as manifest,
             (folder / "references.jsonl").open("w", encoding="utf-8") as references,
         ):
-            for cut in track(cuts, description=f"Features of {part}", disable=not sys.stdout.isatty()):
-                try:
-                    samples = load_samples(cut, sampling_rate=record.features.sampling_rate)
-                except UnusableError as unusable:
-                    rejected.append(unusable.rejection(cut.id))
-                    continue
-                for copy, features in featuriser.copies(cut, samples):
+            shown = track(cuts, description=f"Features of {part}", disable=not sys.stdout.isatty())
+            for cut, copies in featuriser.usable(shown, rejected=rejected):
+                for copy, features in copies:
                     if copy is cut:
                         statistics.add(cut, features)
                     manifest.write(_stored(copy, features, featuriser=featuriser, storage=storage))

@@ -16,7 +16,7 @@ from lhotse import MonoCut
 from rich.progress import track
 
 from asr_distill.corpus.speech import Rejection, Speech
-from asr_distill.corpus.validate import UnusableError, load_samples, stream_cuts
+from asr_distill.corpus.validate import stream_cuts
 from asr_distill.experiment import CorpusRecord
 from asr_distill.features.reading import original_id
 from asr_distill.features.shards import FOLDER, INDEX, ArchivedFeaturesReader, Shard, ShardWriter, write_index
@@ -86,13 +86,9 @@ def _prepared(
     statistics = PartStatistics(part="", use="", bins=record.features.mel_bins)
     rejected: list[Rejection] = []
     with ShardWriter(output, number=number) as writer:
-        for cut in track(candidates, description=f"Shard {number}", disable=not sys.stdout.isatty()):
-            try:
-                samples = load_samples(cut, sampling_rate=record.features.sampling_rate)
-            except UnusableError as unusable:
-                rejected.append(unusable.rejection(cut.id))
-                continue
-            for copy, features in featuriser.copies(cut, samples):
+        shown = track(candidates, description=f"Shard {number}", disable=not sys.stdout.isatty())
+        for cut, copies in featuriser.usable(shown, rejected=rejected):
+            for copy, features in copies:
                 if copy is cut:
                     statistics.add(cut, features)
                 stored = {"kind": ArchivedFeaturesReader.name, "path": writer.shard.archive.name, "key": ""}

@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from lhotse.augmentation import Speed
 from lhotse.features.base import Features as StoredFeatures
 
 from asr_distill.corpus.speech import Rejection
-from asr_distill.corpus.validate import fit_length
+from asr_distill.corpus.validate import UnusableError, fit_length, load_samples
 from asr_distill.experiment import CorpusRecord
 from asr_distill.features.log_mel import LogMel, log_mel
 
@@ -27,13 +27,26 @@ class Featuriser:
     """Turns samples into features, at every speed."""
 
     extractor: LogMel
+    sampling_rate: int
     speeds: Sequence[float]
 
     @classmethod
     def of(cls, record: CorpusRecord, *, use: str) -> Featuriser:
         """Return the featuriser of a part; only speech that is trained on has copies at other speeds."""
         speeds = record.features.speed_perturbation if use in ("labelled", "unlabelled") else (1.0,)
-        return cls(extractor=log_mel(record.features), speeds=speeds)
+        return cls(extractor=log_mel(record.features), sampling_rate=record.features.sampling_rate, speeds=speeds)
+
+    def usable(
+        self, cuts: Iterable[MonoCut], *, rejected: list[Rejection]
+    ) -> Iterator[tuple[MonoCut, Iterator[tuple[MonoCut, np.ndarray]]]]:
+        """Yield each cut whose audio can be used, with what `copies` yields for it; add the others to a list."""
+        for cut in cuts:
+            try:
+                samples = load_samples(cut, sampling_rate=self.sampling_rate)
+            except UnusableError as unusable:
+                rejected.append(unusable.rejection(cut.id))
+                continue
+            yield cut, self.copies(cut, samples)
 
     def copies(self, cut: MonoCut, samples: np.ndarray) -> Iterator[tuple[MonoCut, np.ndarray]]:
         """Yield a cut and then its copies at other speeds, `<id>_sp0.9`, each with features (T, F); samples (1, N)."""

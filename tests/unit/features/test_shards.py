@@ -11,6 +11,7 @@ from lhotse import CutSet, Recording, RecordingSet, SupervisionSegment, Supervis
 
 from asr_distill.experiment import CorpusRecord
 from asr_distill.features import prepare_shards as module
+from asr_distill.features import utterances
 from asr_distill.features.prepare import prepare
 from asr_distill.features.reading import FeatureReader, global_mean_and_std, original_id, read_cuts
 from asr_distill.features.shards import read_index
@@ -56,10 +57,10 @@ def sharded(manifests, tmp_path_factory):
 
 def read_utterances(monkeypatch, manifests, output, **settings):
     """Prepare, and return the utterances whose audio was read."""
-    read, load = [], module.load_samples
-    monkeypatch.setattr(module, "load_samples", lambda cut, **rest: read.append(cut.id) or load(cut, **rest))
+    read, load = [], utterances.load_samples
+    monkeypatch.setattr(utterances, "load_samples", lambda cut, **rest: read.append(cut.id) or load(cut, **rest))
     prepared(manifests, output, **settings)
-    monkeypatch.setattr(module, "load_samples", load)
+    monkeypatch.setattr(utterances, "load_samples", load)
     return read
 
 
@@ -119,7 +120,7 @@ class Killed(BaseException):
 
 
 def test_a_killed_job_goes_on_with_the_first_shard_that_is_not_complete(monkeypatch, manifests, sharded, tmp_path):
-    load = module.load_samples
+    load = utterances.load_samples
 
     def until_u5(cut, **rest):
         if cut.id == "u5":
@@ -127,11 +128,11 @@ def test_a_killed_job_goes_on_with_the_first_shard_that_is_not_complete(monkeypa
         return load(cut, **rest)
 
     output = tmp_path / "p"
-    monkeypatch.setattr(module, "load_samples", until_u5)
+    monkeypatch.setattr(utterances, "load_samples", until_u5)
     with pytest.raises(Killed):
         prepared(manifests, output)
     assert not (output / "statistics.json").exists()
-    monkeypatch.setattr(module, "load_samples", load)
+    monkeypatch.setattr(utterances, "load_samples", load)
     assert read_utterances(monkeypatch, manifests, output) == ["u3", "u4", "u5", "u6", "u7"]
     for path in sorted((sharded / "shards").glob("*.tar")):
         assert (output / "shards" / path.name).read_bytes() == path.read_bytes()
