@@ -4,6 +4,7 @@ import tomllib
 
 import pytest
 
+from envs import licences
 from envs.generate import ROOT, environments, locked
 
 LOCK = (ROOT / "uv.lock").read_text(encoding="utf-8")
@@ -13,6 +14,10 @@ LOCK = (ROOT / "uv.lock").read_text(encoding="utf-8")
 def test_the_environments_are_in_step_with_the_lock_file(name: str) -> None:
     written = (ROOT / "envs" / name).read_text(encoding="utf-8")
     assert written == environments(LOCK)[name], "run `python envs/generate.py`"
+
+
+def test_the_page_of_licences_says_what_the_packages_say() -> None:
+    assert licences.PAGE.read_text(encoding="utf-8") == licences.page(), "run `python -m envs.licences`"
 
 
 def test_every_dependency_of_the_project_is_pinned_and_no_tool_of_its_developers() -> None:
