@@ -12,7 +12,7 @@ from conftest import ROOT
 
 pytestmark = pytest.mark.workflow
 
-PAGES = ("README.md", "results/README.md", "benchmarks/README.md", "docs/clusters.md")
+PAGES = ("README.md", "results/README.md", "benchmarks/README.md", "docs/clusters.md", "docs/real_speech.md")
 ELSEWHERE = ("how_soft", "--sdm")
 """In commands that another test runs (test_extending.py), or that need what no test machine has, as their page says."""
 
