@@ -20,7 +20,7 @@ from asr_distill import cli_language_models, cli_plan
 from asr_distill.devices import RENDEZVOUS, started_by_torchrun
 from asr_distill.files import replacing, write_csv, write_text
 from asr_distill.locks import lock_job
-from asr_distill.stages import Log, Threads, device, read_texts, start
+from asr_distill.stages import Log, Threads, all_texts, device, located, start
 
 PartSet = Annotated[str | None, typer.Option("--set", help="Parts of this set instead of those without one.")]
 PartSets = Annotated[list[str] | None, typer.Option("--set", help="Parts of these sets too.")]
@@ -76,11 +76,12 @@ def synthesize(
     spoken = [name for name, part in parts.items() if part.part_set == part_set]
     while spoken and list(parts)[-1] != spoken[-1]:  # parts at the end do not matter to those before them
         parts.popitem()
-    exclude, sentences = set(read_texts(scored or []).values()), {}
+    exclude, sentences = all_texts(scored or []), {}
     for name, part in parts.items():
         if part.text is not None:
-            lines = found_lines(part.text, data=data)
-            sentences[name], _ = prepare_text(lines, exclude=exclude, source=str(data / part.text.path))
+            lines, source = found_lines(part.text, data=data), str(data / part.text.path)
+            with located(f"corpus.parts.{name}.text"):
+                sentences[name], _ = prepare_text(lines, exclude=exclude, source=source)
     run(parts, folder=output, seed=record.seed, workers=workers, spoken=spoken, sentences=sentences)
 
 

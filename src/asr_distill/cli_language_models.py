@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from asr_distill.stages import Log, Threads, device, read_texts, start
+from asr_distill.stages import Log, Threads, all_texts, device, read_texts, start
 
 app = typer.Typer()
 
@@ -36,7 +36,7 @@ def text(
     else:
         name = str(Path(settings.data) / source.path)
         lines = found_lines(source, data=Path(settings.data))
-    scored, learnt = (set(read_texts(paths).values()) for paths in (references, labelled))
+    scored, learnt = (all_texts(paths) for paths in (references, labelled))
     kept, counted = prepare_text(lines, exclude=scored, labelled=learnt, source=name)
     write_json(counts, asdict(counted))
     write_text(output, "".join(f"{line}\n" for line in kept))

@@ -7,6 +7,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -57,6 +59,20 @@ def device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def located(key: str) -> Iterator[None]:
+    """Say of a user's mistake at which key of the configuration it is."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
+
+
+def all_texts(references: list[Path]) -> set[str]:
+    """Return every transcript in references.jsonl of prepared parts."""
+    return {text for path in references for text in read_texts([path]).values()}
 
 
 def read_texts(references: list[Path]) -> dict[str, str]:

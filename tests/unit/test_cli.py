@@ -82,3 +82,14 @@ def test_no_text_is_read_aloud_that_is_scored(tmp_path: Path, monkeypatch: pytes
         "THE CAT SAT",
         "THE RAIN FELL",
     ]
+
+
+def test_a_text_that_is_missing_is_told_with_its_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    part = {"source": "synthetic", "use": "labelled", "accents": ["gmw/en"], "speakers": 1, "utterances": 2}
+    read = {**part, "part_set": "read", "text": {"source": "wordnet", "path": "wordnet"}}
+    record = {"data": str(tmp_path), "corpus": {"parts": {"read": read}}, "features": {}}
+    (tmp_path / "sets.yaml").write_text(json.dumps(record))
+    assert run(["synthesize", str(tmp_path / "sets.yaml"), str(tmp_path / "out"), "--set", "read"], monkeypatch) == 1
+    shown = capfd.readouterr().err
+    assert "error: corpus.parts.read.text: " in shown
+    assert "Debian's package wordnet-base" in shown

@@ -10,8 +10,14 @@ from asr_distill.cluster import (
     keep_status_command,
 )
 from asr_distill.dry_run import CostTeller
-from asr_distill.experiment import load_experiment, scored_parts, timed_runs
+from asr_distill.experiment import (
+    load_experiment,
+    needed_runs,
+    scored_parts,
+    timed_runs,
+)
 from asr_distill.locks import lock_workflow
+from asr_distill.text.text_corpus import found_files
 
 try:
     experiment = load_experiment(config, root=Path(workflow.basedir))
@@ -47,12 +53,14 @@ TRAINING = [
     *experiment.scale.parts("unlabelled", sets=SETS),
 ]
 SHARDED = experiment.scale.corpus.sharded
+# Transducers that others wait for: their teachers, and what they start from.
 TEACHERS = sorted(
     {
-        run.teacher
+        needed
         for study in experiment.studies.values()
         for run in study.runs.values()
-        if run.teacher
+        for needed in needed_runs(run)
+        if study.runs[needed].recogniser == "transducer"
     }
 )
 AS_LARGE_AS_TEACHER = sorted(
@@ -212,22 +220,38 @@ def synthetic_corpus(wildcards):
     return synthetic_folder(wildcards) if wildcards.part in SYNTHETIC else []
 
 
+def spoken_texts(wildcards):
+    """Texts that matter to a set of synthesised parts: its own, and those of parts before it."""
+    parts = [experiment.scale.corpus.parts[name] for name in SYNTHETIC]
+    last = max(
+        place for place, part in enumerate(parts) if part.part_set == wildcards.set
+    )
+    return [part.text for part in parts[: last + 1] if part.text is not None]
+
+
+def text_files(texts):
+    """The files of texts that are there; where one is not, its job says what to do."""
+    data = Path(experiment.config.data)
+    return [str(path) for text in texts for path in found_files(text, data=data)]
+
+
+def spoken_text_files(wildcards):
+    return text_files(spoken_texts(wildcards))
+
+
+def language_model_text_files(wildcards):
+    text = experiment.scale.language_models.text
+    return [] if text.source == "grammar" else text_files([text])
+
+
 def scored_elsewhere(wildcards):
     """What no text may hold that is spoken: transcripts of dev and test parts that are not synthesised."""
-    corpus = experiment.scale.corpus
-    speaks_text = any(
-        part.text is not None
-        for part in corpus.parts.values()
-        if part.source == "synthetic"
-    )
-    parts = [
+    scored = [
         *experiment.scale.parts("dev", sets=SETS),
         *experiment.scale.parts("test", sets=SETS),
     ]
-    return prepared(
-        "references.jsonl",
-        [name for name in parts if speaks_text and name not in SYNTHETIC],
-    )
+    parts = [name for name in scored if name not in SYNTHETIC]
+    return prepared("references.jsonl", parts) if spoken_texts(wildcards) else []
 
 
 def synthesis_options(wildcards):

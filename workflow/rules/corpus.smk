@@ -28,6 +28,7 @@ use rule synthesize as synthesize_set with:
     input:
         corpus=f"{WORK}/sets.yaml",
         scored=scored_elsewhere,
+        texts=spoken_text_files,
     output:
         directory(f"{WORK}/synthetic_{{set}}"),
     log:

@@ -27,6 +27,7 @@ rule text:
         record=f"{WORK}/language_models.yaml",
         scored=prepared("references.jsonl", SCORED),
         labelled=prepared("references.jsonl", LABELLED),
+        files=language_model_text_files,
     output:
         text=f"{LANGUAGE_MODELS}/text.txt",
         counts=f"{LANGUAGE_MODELS}/text.json",

@@ -33,6 +33,8 @@ MOST_WORDS = 20
 """Of a sentence that is no sentence of the grammar: some ten seconds."""
 
 _READABLE = re.compile("[A-Z' ]+")
+_FIRST_SPEAKER, _FIRST_READER = 1001, 50_001
+"""Numbers of speakers; those who read a text stand beside real speakers, whose numbers have four digits."""
 
 Span = tuple[float, float]
 
@@ -163,7 +165,8 @@ def _cast(parts: Mapping[str, Part], *, seed: int, sentences: Mapping[str, Colle
             texts = _draw_texts(name, part, seed=seed, taken=taken_texts)
         for number, (voice, condition) in enumerate(_draw_voices(name, part, seed=seed, taken=taken_voices)):
             own_texts = {index: texts[index] for index in range(number, part.utterances, part.speakers)}
-            speakers.append(Speaker(1001 + len(speakers), name, part.layout, voice, condition, own_texts, seed))
+            first = _FIRST_READER if name in sentences else _FIRST_SPEAKER
+            speakers.append(Speaker(first + len(speakers), name, part.layout, voice, condition, own_texts, seed))
     return speakers
 
 

@@ -34,8 +34,9 @@ from asr_distill.experiment.resolved import (
     TokenizerRecord,
     Undecided,
 )
-from asr_distill.experiment.runs import AnyRun, CTCRun, PretrainingRun, PseudoLabelChoice, Run
+from asr_distill.experiment.runs import AnyRun, CTCRun, PretrainingRun, PseudoLabelChoice, Run, needed_runs
 from asr_distill.experiment.scale import Augmentation, Decoding, Phase, PseudoLabels, Scale, Scoring
+from asr_distill.experiment.starts import is_start
 from asr_distill.experiment.study import (
     ATTENTION,
     GREEDY,
@@ -118,8 +119,10 @@ __all__ = [
     "Verdicts",
     "WeakTeachers",
     "columns_of",
+    "is_start",
     "load_experiment",
     "nearest",
+    "needed_runs",
     "printed_row",
     "read_yaml",
     "scored_parts",

@@ -41,8 +41,21 @@ def check_scale(scale: Scale, *, where: str) -> None:
     if scale.start is not None:
         for name in scale.start.audio:
             _known(name, scale.corpus.sets, f"{where}: start.audio", "set of the corpus' parts")
+            for part, values in scale.corpus.parts.items():
+                if name in values.sets and values.use != "labelled":
+                    raise ValueError(f"{where}: start.audio: '{part}' of '{name}' has use: {values.use}, not labelled")
         _known(scale.start.phase, scale.phases, f"{where}: start.phase", "phase")
         _known(scale.start.augmentation, scale.augmentations, f"{where}: start.augmentation", "augmentation")
+
+
+def check_listening(study: Study, *, where: str) -> None:
+    """Check that the runs exist that one can listen to, before any is left out for want of speech.
+
+    Raises:
+        ValueError: naming the nearest run.
+    """
+    for system in study.listening.systems.values() if study.listening is not None else ():
+        _known(system.partition("@")[0], study.runs, f"{where}: listening.systems", "run of this study")
 
 
 def check_study(study: Study, *, scale: Scale, printed: dict[str, Any], where: str, scale_name: str) -> None:

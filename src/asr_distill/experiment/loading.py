@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from asr_distill.experiment.base import Record, nearest
-from asr_distill.experiment.checks import check_scale, check_study
+from asr_distill.experiment.checks import check_listening, check_scale, check_study
 from asr_distill.experiment.part_checks import check_columns, check_sets
 from asr_distill.experiment.parts import (
     named_sets,
@@ -159,6 +159,7 @@ def load_experiment(values: Mapping[str, Any], *, root: Path) -> Experiment:
         where = _relative(path, root)
         study = _with_starts(validated(Study, read_yaml(path), where=where), scale, where=_relative(scale_path, root))
         check_sets(study, scale=scale, where=where, scale_where=_relative(scale_path, root))
+        check_listening(study, where=where)
         studies[name], left_out[name] = without_missing_sets(study, scale)
         claims[name] = study.claims
         printed[name] = load_printed(root, study.paper)

@@ -9,7 +9,7 @@ from asr_distill.experiment.base import check_known
 from asr_distill.experiment.corpora import SpeakersPart
 from asr_distill.experiment.parts import NO_SET, named_sets, scored_parts, training_parts
 from asr_distill.experiment.scale import Scale
-from asr_distill.experiment.starts import start_sets
+from asr_distill.experiment.starts import is_start
 from asr_distill.experiment.study import Study
 
 
@@ -111,8 +111,7 @@ def check_use_of_parts(study: Study, *, scale: Scale, where: str) -> None:
             raise ValueError(f"{at}: no part of {', '.join(run.audio)} is for training; name a set that has one")
         if run.recogniser == "transducer" and run.teacher is None and unlabelled:
             raise ValueError(f"{at}: nobody transcribes '{unlabelled[0]}' for a supervised run; leave its set out")
-        judged = not set(sets) <= set(start_sets(scale))
-        if judged and not _has_tests(sets, scale=scale):
+        if sets and not is_start(run, scale) and not _has_tests(sets, scale=scale):
             raise ValueError(f"{at}: of {', '.join(sets)} no part has use: test, so the run cannot be judged; add one")
     for name, claim in study.claims.items():
         for condition, comparison in claim.compared():

@@ -136,11 +136,12 @@ class Scoring(Record):
 class Start(Record):
     """What the encoders of transducers start from that would start from random weights: transcripts of other speech.
 
-    For each size of encoder there is one more run, start_<model role>, that is trained on that speech alone.
+    For each kind of encoder there is one more run, start_<model role> or start_<model role>_<activation>, that is
+    trained on that speech alone.
     """
 
-    audio: tuple[Name, ...]
-    """Sets of parts with transcripts."""
+    audio: Annotated[tuple[Name, ...], Field(min_length=1)]
+    """Sets of parts with transcripts, for training."""
     phase: str
     augmentation: str
 

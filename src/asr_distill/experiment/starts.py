@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from asr_distill.experiment.base import Name
-from asr_distill.experiment.runs import Run
+from asr_distill.experiment.runs import AnyRun, Run
 from asr_distill.experiment.scale import Scale, Start
 from asr_distill.experiment.study import Study
 
@@ -31,12 +30,28 @@ def with_starts(study: Study, scale: Scale) -> Study:
         if taken:
             raise ValueError(f"start: the study has a {kind} '{min(taken)}' of its own; choose another name there")
     sets = dict.fromkeys(scale.start.audio, "speech from which encoders learn first")
-    return study.model_copy(update={"runs": starts | runs, "sets": study.sets | sets})
+    return study.model_copy(
+        update={
+            "runs": runs | starts,
+            "sets": study.sets | sets,
+            "deviations": (*study.deviations, _deviation(scale)),
+        }
+    )
 
 
-def start_sets(scale: Scale) -> tuple[Name, ...]:
-    """Return the sets of parts that are there for starts alone, on whose speech nothing is judged."""
-    return () if scale.start is None else scale.start.audio
+def is_start(run: AnyRun, scale: Scale) -> bool:
+    """Return whether a run is there for others to start from, so that nobody asks how good it is."""
+    return scale.start is not None and run.audio == scale.start.audio
+
+
+def _deviation(scale: Scale) -> str:
+    parts = [part for part in scale.corpus.parts.values() if not set(part.sets).isdisjoint(scale.start.audio)]
+    kind = "synthetic speech" if all(part.source == "synthetic" for part in parts) else "other speech"
+    sets = ", ".join(scale.start.audio)
+    return (
+        f"Encoders start from ones of their size that learnt to transcribe {kind} ({sets}), and that is what a random "
+        "start means here; those of Table 9 that are pre-trained without transcripts are not."
+    )
 
 
 def _start(run: Run, start: Start) -> Run:

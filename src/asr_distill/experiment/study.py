@@ -159,7 +159,7 @@ class Listening(Record):
     systems: dict[str, str]
     """Name shown -> run, or <run>@<search>; in the order of the rows."""
     utterances: PositiveInt = 3
-    """Of each test part; they are chosen by their ids alone."""
+    """Of each test part that all runs are scored on; they are chosen by their ids alone."""
 
     def of(self, runs: Collection[str]) -> Listening | None:
         """Return what is left of it where there are only these runs; nothing without any."""

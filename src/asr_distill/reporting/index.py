@@ -39,8 +39,10 @@ def write_index(published: Path, output: Path, *, config: Path, readings: Path) 
             file.
 
     Raises:
-        ValueError: when published results lack their claims or their provenance.
+        ValueError: when published results lack their provenance, or another page is in the place of this one.
     """
+    if output.exists() and not output.read_text(encoding="utf-8").startswith(_INTRODUCTION.splitlines()[0] + "\n"):
+        raise ValueError(f"{output}: is another page; publish into a folder beside which there is none")
     folders = sorted((path.parent for path in published.glob("*/*/*/claims.csv")), key=_order)
     reports = [_Report(folder, page=output.parent, config=config) for folder in folders]
     text = "\n".join([_INTRODUCTION, *_overview(reports), "", *_scales(reports, readings=readings)])
@@ -128,6 +130,7 @@ def _one(report: _Report) -> Iterator[str]:
     provenance, git = report.provenance, report.provenance.get("git") or {}
     yield from (f'<a id="{report.anchor}"></a>', "", f"#### `{report.study}` at `{report.scale}`: {report.part}", "")
     commit = f"commit `{git['commit'][:10]}`" if git else "no commit"
+    commit += " with uncommitted changes" if git.get("dirty") else ""
     seeds = ", ".join(map(str, report.seeds))
     hours = duration(provenance["total_job_seconds"])
     yield (

@@ -8,11 +8,10 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import soundfile
-from lhotse import MonoCut, load_manifest_lazy
 
-from asr_distill.corpus.validate import UnusableError, load_samples
 from asr_distill.decoding.choice import evenly_spaced
 from asr_distill.experiment import StudyRecord
 from asr_distill.files import write_json
@@ -20,6 +19,9 @@ from asr_distill.reporting.grid import Column, Grid
 from asr_distill.reporting.samples import REFERENCE, marked, transcripts
 from asr_distill.scoring.word_errors import read_references
 from asr_distill.text.normalise import normalise
+
+if TYPE_CHECKING:
+    from lhotse import MonoCut  # whose import takes long, and the report does not need it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,8 +75,8 @@ def rule(study: StudyRecord) -> str:
     """Return by what rule the utterances were chosen, and how their transcripts are marked."""
     seed = f" Transcripts are of training seed {study.seeds[0]}." if len(study.seeds) > 1 else ""
     return (
-        f"Of each test part, in the order of their ids, {study.study.listening.utterances} evenly spaced utterances, "
-        "whatever became of them. Substituted and inserted words are in capitals, *** stands for each deleted one; "
+        "Of each test part that all runs are scored on, in the order of their ids, "
+        f"{study.study.listening.utterances} evenly spaced utterances, whatever became of them. Substituted and inserted words are in capitals, *** stands for each deleted one; "
         f"errors are word errors.{seed}"
     )
 
@@ -100,6 +102,10 @@ def _examples(study: StudyRecord, part: str, *, corpus: Path, runs: Path) -> Ite
 
 def _sounds(cuts: Path, wanted: set[str], *, rate: int) -> dict[str, str]:
     """Return the audio of some utterances as FLAC in base64, without those whose audio is gone."""
+    from lhotse import load_manifest_lazy
+
+    from asr_distill.corpus.validate import UnusableError
+
     found = {}
     for cut in load_manifest_lazy(cuts):
         if cut.id in wanted:
@@ -111,6 +117,8 @@ def _sounds(cuts: Path, wanted: set[str], *, rate: int) -> dict[str, str]:
 
 
 def _flac(cut: MonoCut, *, rate: int) -> str:
+    from asr_distill.corpus.validate import load_samples
+
     samples = load_samples(cut, sampling_rate=rate)
     file = io.BytesIO()
     soundfile.write(file, samples[0], rate, format="FLAC", subtype="PCM_16")

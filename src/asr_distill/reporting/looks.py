@@ -9,14 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter
 
-from asr_distill.experiment import StudyRecord
+from asr_distill.experiment import StudyRecord, is_start
 from asr_distill.reporting import style
 from asr_distill.reporting.grid import run_name
 
 
 def figure_groups(study: StudyRecord) -> dict[str, tuple[str, ...]]:
     """Return the groups of runs that figures show side by side; all recognisers at once if the study names none."""
-    return study.study.figures or {"all runs": tuple(study.study.recognisers)}
+    shown = (name for name, run in study.study.recognisers.items() if not is_start(run, study.scale))
+    return study.study.figures or {"all runs": tuple(shown)}
 
 
 def shown_parts(study: StudyRecord) -> tuple[str, ...]:

@@ -73,12 +73,13 @@ def read_provenance(path: Path) -> dict[str, Any]:
 
 
 def git_state(root: Path) -> dict[str, Any] | None:
-    """Return the commit and whether files differ from it, published results aside; None outside a repository."""
+    """Return the commit and whether files differ from it, what is published aside; None outside a repository."""
     top = _git(root, "rev-parse", "--show-toplevel")
     commit = _git(root, "rev-parse", "HEAD")
     if top is None or commit is None or Path(top).resolve() != root.resolve():
         return None
-    changes = _git(root, "status", "--porcelain", "--", ".", ":(exclude)results/published")
+    published = (":(exclude)results/published", ":(exclude)results/README.md")
+    changes = _git(root, "status", "--porcelain", "--", ".", *published)
     return {"commit": commit, "dirty": changes != ""}
 
 

@@ -100,6 +100,13 @@ def found_lines(source: Source, *, data: Path) -> Iterator[str]:
     return (wordnet_lines if source.source == "wordnet" else file_lines)(data / source.path)
 
 
+def found_files(source: Source, *, data: Path) -> list[Path]:
+    """Return the files of such a text that are there."""
+    path = data / source.path
+    files = [path / name for name in WORDNET_FILES] if source.source == "wordnet" else [path]
+    return [file for file in files if file.is_file()]
+
+
 def file_lines(path: Path) -> Iterator[str]:
     """Yield the lines of a UTF-8 file, `.txt` or `.txt.gz` as LibriSpeech's text for language models is.
 
@@ -132,7 +139,10 @@ def wordnet_lines(folder: Path) -> Iterator[str]:
     for name in WORDNET_FILES:
         path = folder / name
         if not path.is_file():
-            raise ValueError(f"{path}: not found; put WordNet's {', '.join(WORDNET_FILES)} there")
+            raise ValueError(
+                f"{path}: not found; put WordNet's {', '.join(WORDNET_FILES)} there (Debian's package wordnet-base has "
+                "them)"
+            )
         for number, line in enumerate(file_lines(path), start=1):
             if line.startswith("  "):
                 continue

@@ -197,6 +197,9 @@ def test_a_part_may_read_sentences_of_a_text(tmp_path):
     synthesize(parts, folder=tmp_path / "with", seed=1, sentences={"read": text})
     assert set(transcripts(tmp_path / "with", "train").values()) == grammars
     assert sorted(transcripts(tmp_path / "with", "read").values()) == sorted({text[0], *text[-4:]})
+    numbers = {part: {key.split("-")[0] for key in transcripts(tmp_path / "with", part)} for part in parts}
+    assert all(len(number) == 4 for number in numbers["train"])
+    assert all(len(number) == 5 for number in numbers["read"])  # such as no published corpus has
     with pytest.raises(ValueError, match=r"parts\.read\.utterances: found 5, .* no more than 2 sentences"):
         synthesize(parts, folder=tmp_path / "few", seed=1, sentences={"read": ["SO WHAT", "SO WHAT", "WHAT FOR"]})
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from asr_distill.experiment import load_experiment
+from asr_distill.reporting.looks import figure_groups
 
 ROOT = Path(__file__).parents[3]
 SPOKEN = {
@@ -21,9 +23,9 @@ SPOKEN = {
 START = {"audio": ["spoken"], "phase": "teacher", "augmentation": "none"}
 
 
-def load(*, start=START, part=SPOKEN, **values):
+def load(*, start=START, part=SPOKEN, root=ROOT, **values):
     overrides = {"corpus": {"parts": {"spoken": part}}, "start": start}
-    return load_experiment({"scale": "smoke", "overrides": overrides, **values}, root=ROOT)
+    return load_experiment({"scale": "smoke", "overrides": overrides, **values}, root=root)
 
 
 def test_without_starts_nothing_is_added():
@@ -46,6 +48,10 @@ def test_every_transducer_starts_from_one_of_its_size():
     assert (record.labelled, record.unlabelled, record.normalised_by) == (("spoken",), (), ("spoken",))
     assert record.run.initial is None
     assert experiment.run("soft_vs_hard", "teacher", seed=1).labelled == ("train-clean",)
+    told = [
+        text for text in experiment.record("soft_vs_hard", "core").deviations if "synthetic speech (spoken)" in text
+    ]
+    assert len(told) == 1
 
 
 def test_a_start_is_built_with_what_needs_it_and_no_more():
@@ -55,6 +61,20 @@ def test_a_start_is_built_with_what_needs_it_and_no_more():
         "start_large",
         "start_small",
     }
+
+
+def test_starts_are_no_results_in_figures():
+    record = load().record("soft_vs_hard", "table3")
+    assert "start_large_swish" in record.study.runs
+    assert figure_groups(record) == {"all runs": ("teacher", "teacher_swish")}
+
+
+def test_a_run_that_is_wrong_is_named_itself(tmp_path):
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    study = tmp_path / "config/studies/soft_vs_hard.yaml"
+    study.write_text(study.read_text().replace("{model: large, phase: teacher,", "{model: lrage, phase: teacher,", 1))
+    with pytest.raises(ValueError, match=r"soft_vs_hard\.yaml: runs\.teacher\.model: 'lrage' .* 'large'"):
+        load(root=tmp_path)
 
 
 def test_a_study_without_transducers_has_no_starts():
@@ -69,7 +89,9 @@ def test_a_study_without_transducers_has_no_starts():
         ({"start": {**START, "phase": "techer"}}, r"start\.phase: 'techer' is no phase.* 'teacher'"),
         ({"start": {**START, "augmentation": "non"}}, r"start\.augmentation: 'non' is no augmentation.* 'none'"),
         ({"start": {**START, "audio": ["news", "domains"]}}, r"start\.audio: 'news' is no"),
-        ({"start": {**START, "audio": ["domains"]}}, r"start: the study has a set 'domains' of its own"),
+        ({"start": {**START, "audio": ["domains_old"]}}, r"start: the study has a set 'domains_old' of its own"),
+        ({"start": {**START, "audio": []}}, r"start\.audio: .*at least 1 item"),
+        ({"part": {**SPOKEN, "use": "test"}}, r"start\.audio: 'spoken' of 'spoken' has use: test"),
         ({"part": {**SPOKEN, "part_set": None}}, r"corpus\.parts\.spoken\.text: is for parts of a set"),
         ({"part": {**SPOKEN, "text": {"source": "grammar", "lines": 3}}}, r"corpus\.parts\.spoken\.text: .*grammar"),
     ],

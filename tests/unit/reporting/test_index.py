@@ -78,6 +78,19 @@ def test_benchmarks_have_a_section(published: Path, tmp_path: Path) -> None:
     assert "Commit `abc`" in text
 
 
+def test_uncommitted_changes_are_told(published: Path, tmp_path: Path) -> None:
+    change_provenance(published / "mini/soft_vs_hard/core", git={"commit": "0123456789abcdef", "dirty": True})
+    assert "commit `0123456789` with uncommitted changes, finished" in page_about(published, readings=tmp_path)
+
+
+def test_another_page_is_not_replaced(published: Path, tmp_path: Path) -> None:
+    page = published.parent / "README.md"
+    page.write_text("# My project\n")
+    with pytest.raises(ValueError, match=r"README\.md: is another page"):
+        page_about(published, readings=tmp_path)
+    assert page.read_text() == "# My project\n"
+
+
 def test_the_page_in_the_repository_is_up_to_date(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "results/published", tmp_path / "results/published")
     text = page_about(tmp_path / "results/published", readings=ROOT / "docs/readings")

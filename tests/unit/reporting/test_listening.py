@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -111,3 +112,11 @@ def test_systems_are_runs_of_the_study_and_are_left_out_with_them() -> None:
     study = load_experiment({"scale": "smoke"}, root=ROOT).studies["soft_vs_hard"]
     assert set(study.restricted(["table4"]).listening.systems.values()) == {"teacher", "self_hard", "self_soft"}
     assert study.restricted(["table7"]).listening is None
+
+
+def test_a_misspelt_run_is_told_at_scales_that_lack_some_too(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    study = tmp_path / "config/studies/soft_vs_hard.yaml"
+    study.write_text(study.read_text().replace("    Teacher: teacher\n", "    Teacher: techer\n"))
+    with pytest.raises(ValueError, match=r"listening\.systems: 'techer' .* 'teacher'"):
+        load_experiment({"scale": "an4"}, root=tmp_path)

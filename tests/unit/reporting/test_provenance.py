@@ -27,7 +27,7 @@ def fake_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 case "$*" in
   *--show-toplevel) echo '{top}' ;;
   *"rev-parse HEAD") echo {COMMIT} ;;
-  *status*":(exclude)results/published") printf '{changes}' ;;
+  *status*":(exclude)results/published :(exclude)results/README.md") printf '{changes}' ;;
   *) exit 2 ;;
 esac
 """
