@@ -76,8 +76,8 @@ def rule(study: StudyRecord) -> str:
     seed = f" Transcripts are of training seed {study.seeds[0]}." if len(study.seeds) > 1 else ""
     return (
         "Of each test part that all runs are scored on, in the order of their ids, "
-        f"{study.study.listening.utterances} evenly spaced utterances, whatever became of them. Substituted and inserted words are in capitals, *** stands for each deleted one; "
-        f"errors are word errors.{seed}"
+        f"{study.study.listening.utterances} evenly spaced utterances, whatever became of them. Substituted and "
+        f"inserted words are in capitals, *** stands for each deleted one; errors are word errors.{seed}"
     )
 
 
