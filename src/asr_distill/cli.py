@@ -20,7 +20,7 @@ from asr_distill import cli_language_models, cli_plan
 from asr_distill.devices import RENDEZVOUS, started_by_torchrun
 from asr_distill.files import replacing, write_csv, write_text
 from asr_distill.locks import lock_job
-from asr_distill.stages import Log, Threads, all_texts, device, located, start
+from asr_distill.stages import Log, Threads, all_texts, device, start
 
 PartSet = Annotated[str | None, typer.Option("--set", help="Parts of this set instead of those without one.")]
 PartSets = Annotated[list[str] | None, typer.Option("--set", help="Parts of these sets too.")]
@@ -67,7 +67,7 @@ def synthesize(
     """Speak the scale's synthetic parts into OUTPUT, laid out as LibriSpeech and Libri-Light."""
     start(log)
     from asr_distill.corpus.synthesize import synthesize as run
-    from asr_distill.experiment import CorpusRecord, SyntheticPart
+    from asr_distill.experiment import CorpusRecord, SyntheticPart, located
     from asr_distill.text.text_corpus import found_lines, prepare_text
 
     settings = CorpusRecord.read(corpus)

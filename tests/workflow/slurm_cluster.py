@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -72,7 +71,7 @@ class Cluster:
         """Start the daemons and wait until the node is ready."""
         self._start_munge()
         for name in ("slurmctld", "slurmd"):
-            self.start(name)
+            self.start(name, "-D")
         self.wait_until(lambda: set(self.ask("sinfo", "--noheader", "--format=%T").split()) == {"idle"})
 
     def ask(self, *command: str) -> str:
@@ -102,11 +101,17 @@ class Cluster:
         self.daemons[name].terminate()
         self.daemons[name].wait()
 
-    def start(self, name: str) -> None:
-        """Start a daemon, again after `stop`."""
-        with (self.folder / f"{name}.out").open("ab") as output:
-            self.daemons[name] = subprocess.Popen(
-                [name, "-D"], env=self.environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+    def start(self, *command: str, user: str | None = None) -> None:
+        """Start a daemon in the foreground, again after `stop`."""
+        with (self.folder / f"{command[0]}.out").open("ab") as output:
+            self.daemons[command[0]] = subprocess.Popen(
+                command,
+                env=self.environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                user=user,
+                group=user,
             )
 
     def wait_until(self, condition: Callable[[], bool], *, seconds: float = 60) -> None:
@@ -126,9 +131,6 @@ class Cluster:
             daemon.terminate()
         for daemon in self.daemons.values():
             daemon.wait(timeout=20)
-        number = self.folder / "munge/pid"
-        if number.exists():
-            os.kill(int(number.read_text()), signal.SIGTERM)
 
     def _start_munge(self) -> None:
         """Start munged as its own user; it wants its files in a folder that nobody else can write."""
@@ -139,7 +141,8 @@ class Cluster:
             shutil.chown(path, "munge", "munge")
         files = [f"--{option}-file={folder / option}" for option in ("key", "pid", "log", "seed")]
         options = [*files, f"--socket={folder / 'socket'}"]
-        subprocess.run(["runuser", "-u", "munge", "--", "munged", *options], check=True, capture_output=True)
+        self.start("munged", "--foreground", *options, user="munge")
+        self.wait_until((folder / "socket").exists)
 
 
 @contextmanager
@@ -157,7 +160,7 @@ def running_cluster(folder: Path, *, cpus: int = 2) -> Iterator[Cluster]:
 
 def missing() -> list[str]:
     """Return what this machine lacks for a cluster of its own."""
-    tools = [name for name in ("slurmctld", "slurmd", "munged", "sbatch", "runuser") if shutil.which(name) is None]
+    tools = [name for name in ("slurmctld", "slurmd", "munged", "sbatch") if shutil.which(name) is None]
     return tools if os.geteuid() == 0 else [*tools, "root"]
 
 

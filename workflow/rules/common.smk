@@ -554,14 +554,6 @@ def illustrations_option(wildcards, input):
     return ["--illustrations", *input.illustrations] if input.illustrations else []
 
 
-def heard_cuts(wildcards):
-    return prepared("cuts.jsonl.gz", experiment.scale.parts("test"))
-
-
-def heard_references(wildcards):
-    return prepared("references.jsonl", experiment.scale.parts("test"))
-
-
 def heard(wildcards):
     """Transcripts of the first seed that stand beside the sound of utterances."""
     record = experiment.record(wildcards.study, wildcards.selection)

@@ -166,8 +166,8 @@ rule illustrate_knowledge:
 rule listen:
     input:
         study=f"{REPORT}/study.yaml",
-        cuts=heard_cuts,
-        references=heard_references,
+        cuts=prepared("cuts.jsonl.gz", TESTED),
+        references=prepared("references.jsonl", TESTED),
         heard=heard,
     output:
         f"{REPORT}/listening.json",

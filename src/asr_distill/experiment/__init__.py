@@ -1,6 +1,6 @@
 """What is compared, how big, and where: the records of config/, loaded, cross-checked and resolved into runs."""
 
-from asr_distill.experiment.base import Condition, Record, nearest
+from asr_distill.experiment.base import Condition, Record, located, nearest
 from asr_distill.experiment.corpora import (
     AN4Part,
     Corpus,
@@ -121,6 +121,7 @@ __all__ = [
     "columns_of",
     "is_start",
     "load_experiment",
+    "located",
     "nearest",
     "needed_runs",
     "printed_row",

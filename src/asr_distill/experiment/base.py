@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -31,6 +32,15 @@ def check_known(word: object, known: Iterable[str], where: str, what: str) -> No
     """Raise ValueError, naming the nearest right word, unless `word` is among those known."""
     if word not in known:
         raise ValueError(f"{where}: '{word}' is no {what}{nearest(word, known)}")
+
+
+@contextmanager
+def located(key: str) -> Iterator[None]:
+    """Say of a user's mistake at which key of the configuration it is."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
 
 
 def unset(value: object) -> bool:

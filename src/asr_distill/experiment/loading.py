@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from asr_distill.experiment.base import Record, nearest
+from asr_distill.experiment.base import Record, located, nearest
 from asr_distill.experiment.checks import check_listening, check_scale, check_study
 from asr_distill.experiment.part_checks import check_columns, check_sets
 from asr_distill.experiment.parts import (
@@ -157,7 +157,9 @@ def load_experiment(values: Mapping[str, Any], *, root: Path) -> Experiment:
     for name in _studies(config, scale, root=root):
         path = _choose(root / "config/studies", name, key="studies")
         where = _relative(path, root)
-        study = _with_starts(validated(Study, read_yaml(path), where=where), scale, where=_relative(scale_path, root))
+        study = validated(Study, read_yaml(path), where=where)
+        with located(_relative(scale_path, root)):
+            study = with_starts(study, scale)
         check_sets(study, scale=scale, where=where, scale_where=_relative(scale_path, root))
         check_listening(study, where=where)
         studies[name], left_out[name] = without_missing_sets(study, scale)
@@ -165,13 +167,6 @@ def load_experiment(values: Mapping[str, Any], *, root: Path) -> Experiment:
         printed[name] = load_printed(root, study.paper)
         check_study(studies[name], scale=scale, printed=printed[name], where=where, scale_name=config.scale)
     return Experiment(config=config, scale=scale, studies=studies, printed=printed, claims=claims, left_out=left_out)
-
-
-def _with_starts(study: Study, scale: Scale, *, where: str) -> Study:
-    try:
-        return with_starts(study, scale)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
 
 
 def _studies(config: Config, scale: Scale, *, root: Path) -> tuple[str, ...]:

@@ -14,8 +14,8 @@ from asr_distill.reporting.decisions import NOT_RUN, headline
 from asr_distill.reporting.grid import duration
 from asr_distill.reporting.inputs import read_claims
 from asr_distill.reporting.provenance import read_provenance
+from asr_distill.reporting.publish import BENCHMARKS
 
-BENCHMARKS = "benchmarks"
 VERDICTS = ("reproduced", "not reproduced", "inconclusive", NOT_RUN)
 
 _INTRODUCTION = """\
