@@ -19,18 +19,18 @@ APART = 0.06
 def generations_figure(study: StudyRecord, *, scores: pd.DataFrame) -> Figure:
     """Draw one panel per shown test part: WER with interval against generation, a line per chain of runs."""
     parts, looks = shown_parts(study), _looks(study)
-    figure = style.new_figure(height=2.6)
-    *panels, legend = figure.subplots(1, len(parts) + 1, squeeze=False, width_ratios=[*[1] * len(parts), 0.55])[0]
+    figure = style.new_figure(height=3)
+    panels = figure.subplots(1, len(parts), squeeze=False)[0]
     rates = generation_rates(study, scores=scores)
     for panel, part in zip(panels, parts, strict=True):
         _draw_panel(panel, study, rates[rates["part"] == part], looks=looks)
         panel.set_xticks(range(rates["generation"].max() + 1))
+        panel.set_title(part)
         panel.set_xlabel("generation")
         panel.set_ylabel(f"WER on {part}, %")
-    legend.axis("off")
     handles = [handle(run_name(run), linestyle="", **run_look(study, run)) for run in _teachers(study)]
     handles += [handle(chain, **look) for chain, look in looks.items()]
-    legend.legend(handles=handles, loc="upper left", borderaxespad=0)
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
 

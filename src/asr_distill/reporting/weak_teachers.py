@@ -132,18 +132,9 @@ def _draw_panel(panel: Axes, study: StudyRecord, values: pd.DataFrame) -> None:
         look, places = run_look(study, own["left"].iloc[0]), own["teacher_wer"] + (place - 1) * apart
         panel.vlines(places, -own["high"], -own["low"], color=look["color"], linewidth=0.9, alpha=0.6)
         panel.plot(places, -own["difference"], linewidth=1.1, markersize=4.5, **look)
-    for teacher, place in values.groupby("teacher", sort=False)["teacher_wer"].first().items():
-        panel.annotate(
-            run_name(teacher),
-            (place, 1),
-            (-5, -2),
-            xycoords=("data", "axes fraction"),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            rotation=90,
-            fontsize=6.5,
-            color="#777777",
-        )
+    teachers = values.groupby("teacher", sort=False)["teacher_wer"].first()
+    names = panel.secondary_xaxis("top")
+    names.set_ticks(teachers.tolist(), [run_name(teacher) for teacher in teachers.index], rotation=15, ha="left")
+    names.tick_params(labelsize=6.5, labelcolor="#666666")
     panel.margins(x=0.12)
     panel.grid(axis="y")

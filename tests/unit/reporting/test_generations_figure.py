@@ -53,7 +53,7 @@ def test_rates_are_means_in_the_order_of_the_chain(scores: pd.DataFrame) -> None
 
 def test_a_panel_per_part_and_a_line_per_chain(scores: pd.DataFrame) -> None:
     figure = generations_figure(chained(), scores=scores)
-    *panels, legend = figure.get_axes()
+    panels = figure.get_axes()
     assert [panel.get_ylabel() for panel in panels] == ["WER on test-clean, %", "WER on test-other, %"]
     assert [panel.get_xlabel() for panel in panels] == ["generation", "generation"]
     assert list(panels[0].get_xticks()) == [0, 1, 2, 3]
@@ -68,7 +68,7 @@ def test_a_panel_per_part_and_a_line_per_chain(scores: pd.DataFrame) -> None:
     assert [line.get_color() for line in (hard, soft, teacher)] == colours
     bars = sorted(tuple(bar[:, 1]) for collection in panels[0].collections for bar in collection.get_segments())
     assert bars == sorted((wer - 1, wer + 2) for wer in WER.values())
-    names = [text.get_text() for text in legend.get_legend().get_texts()]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == ["teacher", "Hard targets", "Soft targets"]
 
 
