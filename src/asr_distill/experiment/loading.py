@@ -23,6 +23,7 @@ from asr_distill.experiment.parts import (
 )
 from asr_distill.experiment.printed import wer_tables
 from asr_distill.experiment.resolved import (
+    LOADER,
     CorpusRecord,
     DecodingRecord,
     LanguageModelsRecord,
@@ -248,8 +249,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses duplicate keys."""
+class _UniqueKeyLoader(LOADER):
+    """Loader that refuses duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
