@@ -223,6 +223,8 @@ def _check_circle(study: Study, name: str, *, where: str) -> None:
 def _check_initial(study: Study, name: str, run: Run, *, scale: Scale, where: str) -> None:
     """Compare the encoder of a run with the one that it starts from."""
     if run.initial is None:
+        if run.whole_initial:
+            raise ValueError(f"{where}: whole_initial needs a run to start from; name one")
         return
     other = study.runs[run.initial]
     if other.recogniser == "ctc":
@@ -235,6 +237,10 @@ def _check_initial(study: Study, name: str, run: Run, *, scale: Scale, where: st
         raise ValueError(
             f"{where}: '{run.initial}' has an encoder with {', '.join(found)}; '{name}' can only start from its like"
         )
+    if run.whole_initial and other.recogniser != "transducer":
+        raise ValueError(f"{where}: '{run.initial}' pre-trains an encoder alone; leave whole_initial out")
+    if run.whole_initial and (found := scale.models[run.model].differences(scale.models[other.model])):
+        raise ValueError(f"{where}: '{run.initial}' has {', '.join(found)}; leave whole_initial out")
 
 
 def _check_teacher(study: Study, name: str, run: Run, *, scale: Scale, where: str) -> None:

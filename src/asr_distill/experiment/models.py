@@ -11,6 +11,12 @@ from asr_distill.experiment.base import Count, Fraction, PositiveInt, Record, un
 Activation = Literal["squared_relu", "swish"]
 
 
+def _differences(own: Record, other: Record) -> list[str]:
+    needed, found = own.model_dump(exclude={"dropout"}), other.model_dump(exclude={"dropout"})
+    keys = [key for key in {**needed, **found} if found.get(key) != needed.get(key)]
+    return [f"{key} {found.get(key)} instead of {needed.get(key)}" for key in keys]
+
+
 class EncoderSize(Record):
     """Conformer encoder."""
 
@@ -33,8 +39,7 @@ class EncoderSize(Record):
 
     def differences(self, other: EncoderSize) -> list[str]:
         """Return where the weights of another encoder do not fit, as "dim 8 instead of 16"; dropout is no matter."""
-        own, its = self.model_dump(exclude={"dropout"}), other.model_dump(exclude={"dropout"})
-        return [f"{key} {its[key]} instead of {own[key]}" for key in own if its[key] != own[key]]
+        return _differences(self, other)
 
     @model_validator(mode="after")
     def _check(self) -> EncoderSize:
@@ -57,6 +62,10 @@ class PredictorSize(Record):
     there are `dim` of them and no projection."""
     dropout: Fraction = 0.1
 
+    def differences(self, other: PredictorSize) -> list[str]:
+        """Return where the weights of another predictor do not fit, as "dim 8 instead of 16"; dropout is no matter."""
+        return _differences(self, other)
+
     @model_validator(mode="after")
     def _check(self) -> PredictorSize:
         if self.units is not None and self.units <= self.dim:
@@ -70,6 +79,13 @@ class ModelSize(Record):
     encoder: EncoderSize
     predictor: PredictorSize
     joint: PositiveInt
+
+    def differences(self, other: ModelSize) -> list[str]:
+        """Return where the weights of another transducer do not fit, as "predictor dim 8 instead of 16"."""
+        joint = [f"joint {other.joint} instead of {self.joint}"] if self.joint != other.joint else []
+        parts = {"encoder": (self.encoder, other.encoder), "predictor": (self.predictor, other.predictor)}
+        found = [f"{part} {line}" for part, (own, its) in parts.items() for line in own.differences(its)]
+        return [*found, *joint]
 
     def with_activation(self, activation: Activation | None) -> ModelSize:
         """Return the same size with another activation of the encoder's feed-forward modules, if there is one."""

@@ -5,6 +5,7 @@ And encoders that train themselves, for transducers to start from.
 
 from __future__ import annotations
 
+from operator import not_
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -55,6 +56,8 @@ class Run(Record):
     initial: str | None = None
     """Another run of the study, from whose encoder the run's starts: one that pre-trains an encoder, or a transducer
     with an encoder of the same size; by default the weights are random."""
+    whole_initial: bool = Field(default=False, exclude_if=not_)
+    """Whether the run starts from all of `initial`, a transducer of its own size, and not from the encoder alone."""
     alpha: Fraction | None = None
     """Weight of the transducer loss against the divergence; only mixed targets leave a choice."""
     teacher_temperature: Positive = 1.0

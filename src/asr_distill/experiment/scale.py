@@ -134,9 +134,9 @@ class Scoring(Record):
 
 
 class Start(Record):
-    """What the encoders of transducers start from that would start from random weights: transcripts of other speech.
+    """What transducers start from that would start from random weights: transcripts of other speech.
 
-    For each kind of encoder there is one more run, start_<model role> or start_<model role>_<activation>, that is
+    For each size of transducer there is one more run, start_<model role> or start_<model role>_<activation>, that is
     trained on that speech alone.
     """
 
@@ -144,6 +144,8 @@ class Start(Record):
     """Sets of parts with transcripts, for training."""
     phase: str
     augmentation: str
+    whole: bool = Field(default=False, exclude_if=not_)
+    """Whether they start from all of it, and not from its encoder alone."""
 
 
 class Scale(Record):

@@ -1,4 +1,4 @@
-"""Runs that a scale adds to a study: those from which encoders start, instead of from random weights."""
+"""Runs that a scale adds to a study: those from which transducers start, instead of from random weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def with_starts(study: Study, scale: Scale) -> Study:
         if run.recogniser == "transducer" and run.initial is None:
             start = f"start_{run.model}" if run.activation is None else f"start_{run.model}_{run.activation}"
             starts[start] = _start(run, scale.start)
-            runs[name] = run.model_copy(update={"initial": start})
+            runs[name] = run.model_copy(update={"initial": start, "whole_initial": scale.start.whole})
     if not starts:
         return study
     for kind, taken in (
@@ -29,7 +29,7 @@ def with_starts(study: Study, scale: Scale) -> Study:
     ):
         if taken:
             raise ValueError(f"start: the study has a {kind} '{min(taken)}' of its own; choose another name there")
-    sets = dict.fromkeys(scale.start.audio, "speech from which encoders learn first")
+    sets = dict.fromkeys(scale.start.audio, "speech from which recognisers learn first")
     return study.model_copy(
         update={
             "runs": runs | starts,
@@ -49,8 +49,9 @@ def _deviation(scale: Scale) -> str:
     kind = "synthetic speech" if all(part.source == "synthetic" for part in parts) else "other speech"
     sets = ", ".join(scale.start.audio)
     return (
-        f"Encoders start from ones of their size that learnt to transcribe {kind} ({sets}), and that is what a random "
-        "start means here; those of Table 9 that are pre-trained without transcripts are not."
+        f"{'Recognisers' if scale.start.whole else 'Encoders'} start from ones of their size that learnt to transcribe "
+        f"{kind} ({sets}), and that is what a random start means here; those of Table 9 that are pre-trained without "
+        "transcripts are not."
     )
 
 

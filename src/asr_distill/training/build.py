@@ -53,7 +53,7 @@ def build_objective(
 
     Raises:
         ValueError: when teacher or soft labels do not fit the tokens, soft labels do not fit run and transcripts, or
-            the encoder to start from is of another size.
+            what the run starts from is of another size or has other tokens.
     """
     if run.run.recogniser == "best_rq":
         return _best_rq_objective(run, corpus=paths.corpus)
@@ -65,7 +65,7 @@ def build_objective(
     torch.manual_seed(run.seed)
     model = Transducer(run.model, vocabulary=tokenizer.vocabulary, mel_bins=run.features.mel_bins)
     if paths.initial is not None:
-        _start_from(paths.initial, model)
+        _start_from(paths.initial, model, whole=run.run.whole_initial, tokenizer=tokenizer)
     _set_statistics(model, run, corpus=paths.corpus, teacher=teacher)
     return Objective(
         model,
@@ -111,8 +111,14 @@ def _best_rq_objective(run: RunRecord, *, corpus: Path) -> BestRQObjective:
     return BestRQObjective(model, masking=asked.masking)
 
 
-def _start_from(path: Path, model: Transducer) -> None:
-    """Give the model the encoder, and nothing else, of another one."""
+def _start_from(path: Path, model: Transducer, *, whole: bool, tokenizer: Tokenizer) -> None:
+    """Give the model the weights of another one, or of its encoder and nothing else."""
+    if whole:
+        other = load_model(path, tokenizer=tokenizer.fingerprint)
+        if differences := model.size.differences(other.size):
+            raise ValueError(f"{path}: holds a transducer with {', '.join(differences)}; train one of the run's size")
+        model.load_state_dict(other.state_dict())
+        return
     tensors = load_encoder(path, size=model.size.encoder, mel_bins=model.mel_bins)
     model.load_state_dict({name: x for name, x in tensors.items() if name.startswith("encoder.")}, strict=False)
 

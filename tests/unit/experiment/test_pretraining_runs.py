@@ -100,6 +100,15 @@ def test_a_run_starts_from_any_encoder_of_its_size(change, run):
     load_experiment(NAMED, root=root)
 
 
+def test_who_starts_from_a_whole_recogniser_is_of_its_size(change):
+    root = change(STUDY, ("runs", "small_hard", "initial"), "self_mixed")
+    change(STUDY, ("runs", "small_hard", "whole_initial"), True)
+    load_experiment(NAMED, root=root)
+    change("scales/smoke", ("models", "small", "joint"), 40)
+    with pytest.raises(ValueError, match=r"small_hard\.initial: 'self_mixed' has joint \d+ instead of 40; leave "):
+        load_experiment(NAMED, root=root)
+
+
 @pytest.mark.parametrize(
     ("keys", "value", "message"),
     [
@@ -109,6 +118,8 @@ def test_a_run_starts_from_any_encoder_of_its_size(change, run):
         (("streaming_soft", "initial"), "pretrained", "streaming_soft.initial: 'pretrained' has an encoder with "),
         (("streaming_soft", "initial"), "teacher", "streaming False instead of True, left_context 128 instead of 16, "),
         (("self_soft", "initial"), "teacher_swish", "with activation swish instead of squared_relu; 'self_soft' can"),
+        (("self_soft", "whole_initial"), True, "self_soft.initial: whole_initial needs a run to start from; name one"),
+        (("self_soft_pretrained", "whole_initial"), True, "'pretrained' pre-trains an encoder alone; leave whole_init"),
         (("self_soft", "initail"), "teacher", "self_soft: unknown key 'initail'; did you mean 'initial'?"),
         (("self_soft", "teacher"), "pretrained", "self_soft.teacher: 'pretrained' is no transducer; name a run"),
         (("pretrained", "model"), "lage", "pretrained.model: 'lage' is no model role in the scale 'smoke'; did you"),

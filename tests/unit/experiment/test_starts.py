@@ -54,6 +54,18 @@ def test_every_transducer_starts_from_one_of_its_size():
     assert len(told) == 1
 
 
+def test_a_scale_may_start_from_the_whole_recogniser():
+    runs = load(start={**START, "whole": True}).studies["soft_vs_hard"].runs
+    assert runs["teacher"].whole_initial
+    assert not runs["self_soft_pretrained"].whole_initial
+    assert not load().studies["soft_vs_hard"].runs["teacher"].whole_initial
+    experiment = load(start={**START, "whole": True})
+    assert "whole_initial: true" in experiment.run("soft_vs_hard", "small_soft", seed=0).to_yaml()
+    assert "whole_initial" not in experiment.run("soft_vs_hard", "start_small", seed=0).to_yaml()
+    told = experiment.record("soft_vs_hard", "core").deviations
+    assert len([text for text in told if text.startswith("Recognisers start from ones")]) == 1
+
+
 def test_a_start_is_built_with_what_needs_it_and_no_more():
     study = load().studies["soft_vs_hard"]
     assert {name for name in study.restricted(["table4"]).runs if name.startswith("start")} == {"start_large"}

@@ -186,6 +186,23 @@ def test_a_transducer_starts_from_another_ones_encoder(corpus, make_run):
     assert not torch.equal(teacher["joint.output.weight"], random["joint.output.weight"])
 
 
+def test_a_transducer_starts_from_all_of_another_one(corpus, make_run):
+    teacher = load_model(corpus.teacher, tokenizer=Tokenizer.load(corpus.tokenizer).fingerprint).state_dict()
+    started = student(corpus, make_run(initial="teacher", whole_initial=True), initial=corpus.teacher)
+    statistics = {"feature_mean", "feature_deviation"}
+    for name in started.keys() - statistics:
+        assert torch.equal(started[name], teacher[name]), name
+
+
+def test_a_transducer_of_another_size_is_refused(corpus, make_run, pretrained):
+    run = make_run(initial="teacher", whole_initial=True)
+    other = run.model_copy(update={"model": run.model.model_copy(update={"joint": 24})})
+    with pytest.raises(ValueError, match=r"holds a transducer with joint \d+ instead of 24; train one of the"):
+        student(corpus, other, initial=corpus.teacher)
+    with pytest.raises(ValueError, match="holds a model of kind 'encoder' where 'transducer' is needed"):
+        student(corpus, run, initial=pretrained)
+
+
 def test_training_goes_on_from_the_initial_encoder(corpus, make_run, pretrained, tmp_path):
     run = make_run("soft", phase={"steps": 3, "learning_rate": 1e-9, "weight_decay": 0}, initial="pretrained")
     train(run, paths=dataclasses.replace(corpus.paths(tmp_path / "out"), initial=pretrained))
