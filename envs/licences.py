@@ -26,6 +26,8 @@ What deserves a second look before you pass an environment on, as a container im
   `espeakng-loader`, and is called through `ctypes` by [corpus/espeak.py](../src/asr_distill/corpus/espeak.py) alone.
   Using it here asks nothing of you, and what it speaks is not under the GPL. Who distributes an environment with it
   must offer its source. Scales of real speech never call it, unless a part has `source: synthetic`.
+- **Flite** (BSD-like) and **WordNet** (its own, as free) are asked for by the scale `speechocean` alone, and come from
+  your system's packages.
 - **NVIDIA's CUDA libraries**, which PyTorch brings along on Linux, are proprietary; their licence allows use, and
   distribution under conditions. PyTorch's builds for CPUs come without them.
 - **soxr** (LGPL-2.1-or-later), and libsndfile (the same) within soundfile's wheels, are shared libraries that can be

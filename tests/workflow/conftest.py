@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -50,14 +50,18 @@ def copy_workflow(folder: Path) -> None:
             shutil.copy(source, target)
 
 
+def with_commands(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the variables with the commands of this Python on the path."""
+    return {**environment, "PATH": os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])}
+
+
 def snakemake(folder: Path, *config: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """Run Snakemake as a user does, with the environment's commands on the path."""
     command = [sys.executable, "-m", "snakemake", "--cores", "2", *options]
     if config:
         command += ["--config", *config]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
-        command, cwd=folder, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False, timeout=600
+        command, cwd=folder, env=with_commands(), capture_output=True, text=True, check=False, timeout=600
     )
 
 

@@ -1,14 +1,12 @@
 """The commands that README, results and docs tell users to type: Snakemake plans what they ask for, make knows them."""
 
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from conftest import ROOT
+from conftest import ROOT, with_commands
 
 pytestmark = pytest.mark.workflow
 
@@ -30,11 +28,10 @@ def of(program: str) -> list[str]:
 
 
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
         ["bash", "-c", command],
         cwd=folder,
-        env=os.environ | {"PATH": path},
+        env=with_commands(),
         capture_output=True,
         text=True,
         check=False,

@@ -5,7 +5,6 @@ After a change of scales, rules or prices: python tests/workflow/test_scales_pag
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -14,6 +13,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
+
+from conftest import with_commands
 
 PAGE = Path(__file__).parents[2] / "docs/scales.md"
 COMMAND = re.compile(r"```sh\n(?P<command>[^`]*?)\n```\n(?:\n```text\n(?P<printed>[^`]*?)\n```\n)?")
@@ -30,11 +31,10 @@ def run(command: str, folder: Path) -> str:
     program, *arguments = shlex.split(command)
     start = {"snakemake": ["-m", "snakemake"], "asr-distill": ["-c", CALL]}[program]
     more = ["--dry-run", "--quiet"] if program == "snakemake" else []
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         [sys.executable, *start, *arguments, *more],
         cwd=folder,
-        env=os.environ | {"PATH": path},
+        env=with_commands(),
         capture_output=True,
         text=True,
         check=False,

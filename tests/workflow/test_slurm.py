@@ -8,13 +8,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from slurm_cluster import Cluster, missing, running_cluster
 
-from conftest import ROOT, copy_workflow, snakemake
+from conftest import ROOT, copy_workflow, snakemake, with_commands
 
 pytestmark = pytest.mark.workflow
 
@@ -79,11 +79,6 @@ def run(cluster: Cluster, folder: Path, *words: str) -> subprocess.CompletedProc
         check=False,
         timeout=300,
     )
-
-
-def with_commands(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables with the commands of this Python on the path."""
-    return {**environment, "PATH": os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])}
 
 
 def errors(done: subprocess.CompletedProcess[str]) -> list[str]:
@@ -160,11 +155,10 @@ def test_what_the_page_says_of_nodes_without_internet(tmp_path: Path) -> None:
     commands = section[section.index("```sh\n") + 6 :].split("```")[0]
     assert "asr-distill download work/librispeech_100/corpus.yaml" in commands
     here = commands.replace("librispeech_100", "mini")  # where nothing has to be downloaded
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-euc", here],
         cwd=tmp_path,
-        env=os.environ | {"PATH": path},
+        env=with_commands(),
         capture_output=True,
         text=True,
         check=False,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import copy_workflow, snakemake
+from conftest import copy_workflow, snakemake, with_commands
 
 pytestmark = pytest.mark.workflow
 
@@ -25,10 +25,9 @@ TABLES = ("scores.csv", "claims.csv", "claims.md", "tables/table4.csv", "tables/
 def start(folder: Path) -> subprocess.Popen[bytes]:
     """Start Snakemake in a process group of its own, with its output in snakemake.log."""
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--config", "scale=smoke", f"studies=[{STUDY}]"]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with (folder / "snakemake.log").open("ab") as log:
         return subprocess.Popen(
-            command, cwd=folder, env=os.environ | {"PATH": path}, stdout=log, stderr=log, start_new_session=True
+            command, cwd=folder, env=with_commands(), stdout=log, stderr=log, start_new_session=True
         )
 
 
@@ -95,7 +94,7 @@ def test_a_disk_that_fills_while_tables_are_written_ends_in_one_line_and_loses_n
     full = subprocess.run(
         ["bash", "-c", 'ulimit -f 1; exec "$@"', "bash", *command],  # no file of more than 1,024 bytes
         cwd=tmp_path,
-        env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+        env=with_commands(),
         capture_output=True,
         text=True,
         check=False,

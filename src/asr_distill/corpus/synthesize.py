@@ -1,4 +1,4 @@
-"""The embedded corpus: sentences of the grammar, spoken by eSpeak NG, laid out on disk as LibriSpeech and Libri-Light.
+"""Synthetic speech: sentences of the grammar or of a text, laid out on disk as LibriSpeech and Libri-Light.
 
 <folder>/LibriSpeech/<part>/<speaker>/<chapter>/<speaker>-<chapter>-<NNNN>.flac and <speaker>-<chapter>.trans.txt,
 <folder>/LibriSpeech/SPEAKERS.TXT, <folder>/LibriLight/<part>/<speaker>/<book>/<NNNN>_<book>.flac and .json.
@@ -22,8 +22,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from asr_distill.corpus import effects, espeak
-from asr_distill.corpus.espeak import Voice
+from asr_distill.corpus import effects, espeak, flite
 from asr_distill.text import grammar
 
 logger = logging.getLogger(__name__)
@@ -37,6 +36,7 @@ _FIRST_SPEAKER, _FIRST_READER = 1001, 50_001
 """Numbers of speakers; those who read a text stand beside real speakers, whose numbers have four digits."""
 
 Span = tuple[float, float]
+Voice = espeak.Voice | flite.Voice
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Condition:
     rate: tuple[int, int]
     """Words per minute, per speaker."""
     pitch: tuple[int, int] = (30, 75)
-    """eSpeak's scale of 0 to 99, per speaker."""
+    """The synthesisers' scale of 0 to 99, per speaker."""
     level_db: Span = (-30.0, -22.0)
     """Root mean square relative to full scale."""
     silence: Span = (0.1, 0.25)
@@ -62,6 +62,7 @@ CLEAN = Condition(rate=(120, 150))
 OTHER = Condition(rate=(135, 165), snr_db=(20.0, 30.0), rt60=(0.05, 0.2), direct_to_reverberant_db=(9.0, 15.0))
 CONDITIONS = {"clean": (CLEAN,), "other": (OTHER,), "mixed": (CLEAN, OTHER)}
 """What a part's condition may be; each speaker has one of them, each as likely."""
+_ENGINES = {"espeak": espeak, "flite": flite}
 
 
 class Part(Protocol):
@@ -69,6 +70,7 @@ class Part(Protocol):
 
     layout: Literal["librispeech", "librilight"]
     condition: Literal["clean", "mixed", "other"]
+    engine: Literal["espeak", "flite"]
     accents: tuple[str, ...]
     speakers: int
     utterances: int
@@ -136,13 +138,18 @@ def synthesize(
 def _check(parts: Mapping[str, Part], *, folder: Path) -> None:
     for name, part in parts.items():
         for accent in part.accents:
-            espeak.check_accent(accent, key=f"parts.{name}.accents")
+            _ENGINES[part.engine].check_accent(accent, key=f"parts.{name}.accents")
         for domain in part.domains or ("none",):
             if domain not in grammar.DOMAINS:
                 known = ", ".join(grammar.DOMAINS)
                 raise ValueError(f"parts.{name}.domains: found {domain}; write one or more of {known}")
+        if part.engine == "flite" and _is_held_out(name):
+            raise ValueError(
+                f"parts.{name}.engine: Flite has the voices of four people, and training may have heard them; let "
+                "eSpeak speak dev and test parts"
+            )
         num_accents = len(set(part.accents))
-        num_voices = num_accents * len(_variants(name))
+        num_voices = num_accents * len(_variants(name)) if part.engine == "espeak" else part.utterances
         if part.speakers > min(part.utterances, num_voices):
             raise ValueError(
                 f"parts.{name}.speakers: found {part.speakers} for {part.utterances} utterances and {num_voices} "
@@ -206,6 +213,8 @@ def _choose_texts(name: str, part: Part, sentences: Collection[str], *, seed: in
 def _draw_voices(name: str, part: Part, *, seed: int, taken: set[Voice]) -> list[tuple[Voice, Condition]]:
     """Draw the part's voices and add them to `taken`; within a part no two share both accent and variant."""
     rng = _generator(seed, name, 0)
+    if part.engine == "flite":
+        return _draw_flite_voices(part, rng=rng, taken=taken)
     variants = [str(variant) for variant in rng.permutation(_variants(name))]
     accents = list(dict.fromkeys(part.accents))
     turns = [accents[i:] + accents[:i] for i in range(len(accents))]
@@ -216,14 +225,30 @@ def _draw_voices(name: str, part: Part, *, seed: int, taken: set[Voice]) -> list
         voice = None
         while voice is None or voice in taken:
             rate, pitch = (int(rng.integers(*span, endpoint=True)) for span in (condition.rate, condition.pitch))
-            voice = Voice(accent, variant, rate, pitch)
+            voice = espeak.Voice(accent, variant, rate, pitch)
         taken.add(voice)
         drawn.append((voice, condition))
     return drawn
 
 
+def _draw_flite_voices(part: Part, *, rng: np.random.Generator, taken: set[Voice]) -> list[tuple[Voice, Condition]]:
+    """Draw as many voices of each person, each with a vocal tract of its own."""
+    drawn = []
+    for accent in islice(cycle(dict.fromkeys(part.accents)), part.speakers):
+        condition = CONDITIONS[part.condition][rng.integers(len(CONDITIONS[part.condition]))]
+        rate, pitch = (int(rng.integers(*span, endpoint=True)) for span in (condition.rate, condition.pitch))
+        voice = flite.Voice(accent, float(np.exp(rng.uniform(*np.log(flite.TRACTS)))), rate, pitch)
+        taken.add(voice)
+        drawn.append((voice, condition))
+    return drawn
+
+
+def _is_held_out(part_name: str) -> bool:
+    return part_name.startswith(("dev", "test"))
+
+
 def _variants(part_name: str) -> tuple[str, ...]:
-    return espeak.HELD_OUT_VARIANTS if part_name.startswith(("dev", "test")) else espeak.TRAIN_VARIANTS
+    return espeak.HELD_OUT_VARIANTS if _is_held_out(part_name) else espeak.TRAIN_VARIANTS
 
 
 def _generator(seed: int, part_name: str, *indices: int) -> np.random.Generator:
@@ -264,7 +289,8 @@ def _utterances(speaker: Speaker) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the words and the samples (N,), int16 at `SAMPLING_RATE`, of each utterance."""
     for index, text in speaker.texts.items():
         rng = _generator(speaker.seed, speaker.part, 1, index)
-        speech = soxr.resample(espeak.speak(text, voice=speaker.voice), espeak.SAMPLING_RATE, SAMPLING_RATE, "HQ")
+        engine = _ENGINES["flite" if isinstance(speaker.voice, flite.Voice) else "espeak"]
+        speech = soxr.resample(engine.speak(text, voice=speaker.voice), engine.SAMPLING_RATE, SAMPLING_RATE, "HQ")
         yield text, _recording(speech, condition=speaker.condition, rng=rng)
 
 
@@ -326,14 +352,14 @@ def _write_flac(path: Path, samples: np.ndarray) -> float:
 
 
 def _write_speakers_table(corpus: Path, speakers: list[Speaker], seconds: dict[int, float]) -> None:
-    """Write LibriSpeech's SPEAKERS.TXT, one column more for what eSpeak was told."""
+    """Write LibriSpeech's SPEAKERS.TXT, one column more for what the synthesiser was told."""
     labelled = [speaker for speaker in speakers if speaker.layout == "librispeech"]
     if not labelled:
         return
     lines = [";ID  |SEX| SUBSET           |MINUTES| NAME        | COMMENT"]
     for speaker in labelled:
         voice = speaker.voice
-        sex = "F" if voice.variant in espeak.FEMALE_VARIANTS else "M"
+        sex = "F" if voice.variant in espeak.FEMALE_VARIANTS or voice.accent in flite.FEMALE_VOICES else "M"
         lines.append(
             f"{speaker.id:<5}| {sex} | {speaker.part:<17}|{seconds[speaker.id] / 60:6.2f} | {voice.variant:<12}"
             f"| accent {voice.accent}, {voice.rate} words/min, pitch {voice.pitch}"

@@ -31,12 +31,16 @@ class PartBase(Record):
 
 
 class SyntheticPart(PartBase):
-    """Speech synthesised on the spot by eSpeak NG, written in LibriSpeech's or Libri-Light's layout."""
+    """Speech synthesised on the spot by eSpeak NG or Flite, written in LibriSpeech's or Libri-Light's layout."""
 
     source: Literal["synthetic"]
     layout: Literal["librispeech", "librilight"] = "librispeech"
     condition: Literal["clean", "mixed", "other"] = "clean"
+    engine: Literal["espeak", "flite"] = Field(default="espeak", exclude_if=lambda engine: engine == "espeak")
+    """eSpeak NG computes formants and comes with this package; Flite (Debian's libflite1) has the recorded voices of
+    four people, for training parts."""
     accents: tuple[str, ...]
+    """Of eSpeak NG, or voices of Flite; speakers share them out among themselves."""
     speakers: PositiveInt
     utterances: PositiveInt
     domains: tuple[str, ...] = ("commands", "stories", "news")

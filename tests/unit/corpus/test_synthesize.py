@@ -22,6 +22,7 @@ SENTENCE = "THE KNIGHTS WHO SEE THE SHIP WRITE TO THEIR SON"
 class Part:
     layout: str = "librispeech"
     condition: str = "clean"
+    engine: str = "espeak"
     accents: tuple[str, ...] = ("gmw/en", "gmw/en-US")
     speakers: int = 3
     utterances: int = 7
@@ -224,6 +225,8 @@ def test_one_line_is_logged_for_each_part(tmp_path, caplog):
         ({"speakers": 50, "utterances": 90}, r"parts.dev.speakers: found 50 .*36 distinct voices.*write at most 36"),
         ({"domains": ("poems",)}, r"parts.dev.domains: found poems; write one or more of commands"),
         ({"domains": ()}, r"parts.dev.domains: found none"),
+        ({"engine": "flite", "accents": ("slt",)}, r"parts.dev.engine: Flite has the voices of four people, .* eSpeak"),
+        ({"engine": "flite"}, r"parts.dev.accents: found 'gmw/en'; did you mean '\w+'\? Known: awb, kal16, rms, slt"),
     ],
 )
 def test_a_part_that_cannot_be_made_is_refused(tmp_path, change, message):
