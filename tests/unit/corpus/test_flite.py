@@ -51,7 +51,7 @@ def test_the_rate_is_as_asked_for_whatever_the_tract(person):
     assert len(fast) == pytest.approx(len(spoken[0]) * 140 / 175, rel=0.03)
 
 
-@pytest.mark.parametrize("person", VOICES.keys() - {"rms"})
+@pytest.mark.parametrize("person", sorted(VOICES.keys() - {"rms"}))
 def test_pitch_is_as_asked_for_whatever_the_tract(person):
     spoken = [speak(SENTENCE, voice=Voice(person, tract, rate=140, pitch=50)) for tract in TRACTS]
     assert fundamental(spoken[0]) == pytest.approx(fundamental(spoken[1]), rel=0.05)
