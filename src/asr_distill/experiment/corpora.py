@@ -49,6 +49,15 @@ class SyntheticPart(PartBase):
     """Speak sentences of this text instead, drawn without repeats, none of which is a dev or test transcript. The part
     must be of a set."""
 
+    @model_validator(mode="after")
+    def _check_engine(self) -> SyntheticPart:
+        if self.engine == "flite" and self.use in ("dev", "test"):
+            raise ValueError(
+                "engine: Flite has the voices of four people, and training may have heard them; let eSpeak speak dev "
+                "and test parts"
+            )
+        return self
+
 
 class LibriSpeechPart(PartBase):
     """A part of LibriSpeech as published, under <data>/LibriSpeech/<name>."""

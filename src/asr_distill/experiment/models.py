@@ -62,10 +62,6 @@ class PredictorSize(Record):
     there are `dim` of them and no projection."""
     dropout: Fraction = 0.1
 
-    def differences(self, other: PredictorSize) -> list[str]:
-        """Return where the weights of another predictor do not fit, as "dim 8 instead of 16"; dropout is no matter."""
-        return _differences(self, other)
-
     @model_validator(mode="after")
     def _check(self) -> PredictorSize:
         if self.units is not None and self.units <= self.dim:
@@ -84,7 +80,7 @@ class ModelSize(Record):
         """Return where the weights of another transducer do not fit, as "predictor dim 8 instead of 16"."""
         joint = [f"joint {other.joint} instead of {self.joint}"] if self.joint != other.joint else []
         parts = {"encoder": (self.encoder, other.encoder), "predictor": (self.predictor, other.predictor)}
-        found = [f"{part} {line}" for part, (own, its) in parts.items() for line in own.differences(its)]
+        found = [f"{part} {line}" for part, (own, its) in parts.items() for line in _differences(own, its)]
         return [*found, *joint]
 
     def with_activation(self, activation: Activation | None) -> ModelSize:

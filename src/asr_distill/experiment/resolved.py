@@ -19,7 +19,7 @@ from asr_distill.experiment.study import Claim, Study, systems, timed_runs
 
 LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 DUMPER: type = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-"""libyaml's, where PyYAML was built with it: ten times as fast, which every start of the workflow feels."""
+"""libyaml's, where PyYAML was built with it: several times as fast, which every start of the workflow feels."""
 
 
 class ResolvedRecord(Record):

@@ -19,6 +19,7 @@ import psutil
 import yaml
 
 from asr_distill.experiment import StudyRecord
+from asr_distill.experiment.resolved import LOADER
 from asr_distill.files import write_text
 from asr_distill.reporting.inputs import read_benchmark, read_trainings
 
@@ -87,7 +88,7 @@ def config_hash(records: Sequence[Path]) -> str:
     """Return the SHA-256 of resolved records, leaving out where the data lies on this machine."""
     digest = hashlib.sha256()
     for path in records:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
         values.pop("data", None)
         digest.update(json.dumps(values, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()

@@ -115,7 +115,10 @@ def _start_from(path: Path, model: Transducer, *, whole: bool, tokenizer: Tokeni
     """Give the model the weights of another one, or of its encoder and nothing else."""
     if whole:
         other = load_model(path, tokenizer=tokenizer.fingerprint)
-        if differences := model.size.differences(other.size):
+        differences = model.size.differences(other.size)
+        if model.mel_bins != other.mel_bins:
+            differences.append(f"mel_bins {other.mel_bins} instead of {model.mel_bins}")
+        if differences:
             raise ValueError(f"{path}: holds a transducer with {', '.join(differences)}; train one of the run's size")
         model.load_state_dict(other.state_dict())
         return

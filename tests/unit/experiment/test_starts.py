@@ -89,6 +89,13 @@ def test_a_run_that_is_wrong_is_named_itself(tmp_path):
         load(root=tmp_path)
 
 
+def test_voices_of_training_speak_no_test_part():
+    flite = {**SPOKEN, "engine": "flite", "accents": ["slt"]}
+    load(part=flite)
+    with pytest.raises(ValueError, match=r"parts\.spoken: engine: Flite has the voices of four people, .* let eSpeak"):
+        load(part={**flite, "use": "test"})
+
+
 def test_a_study_without_transducers_has_no_starts():
     experiment = load(studies=["lm_into_ctc"])
     assert not [name for name in experiment.studies["lm_into_ctc"].runs if name.startswith("start")]
