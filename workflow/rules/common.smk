@@ -21,11 +21,12 @@ from asr_distill.text.text_corpus import found_files
 
 try:
     experiment = load_experiment(config, root=Path(workflow.basedir))
-    if workflow.is_main_process and not workflow.output_settings.dryrun:
-        folder_lock, told = lock_workflow(Path(".snakemake"))
-        if told:
-            print(f"note: {told}", file=sys.stderr)
-    experiment.write()
+    if workflow.is_main_process:  # its jobs find the records
+        if not workflow.output_settings.dryrun:
+            folder_lock, told = lock_workflow(Path(".snakemake"))
+            if told:
+                print(f"note: {told}", file=sys.stderr)
+        experiment.write()
 except (ValueError, OSError) as error:  # a user's mistake; a full or read-only disk
     print(f"error: {error}", file=sys.stderr)
     sys.exit(1)
