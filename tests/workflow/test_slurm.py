@@ -148,6 +148,24 @@ def test_a_path_that_a_node_lacks_is_said_before_anything_is_computed(cluster: C
     assert not (tmp_path / "work/smoke/synthetic").exists()
 
 
+def test_a_whole_scale_may_be_one_job(cluster: Cluster, tmp_path: Path) -> None:
+    copy_workflow(tmp_path)
+    page = (ROOT / "docs/clusters.md").read_text(encoding="utf-8")
+    command = next(line for line in page.splitlines() if line.startswith("sbatch "))
+    assert command.endswith("scale=smoke'")
+    done = subprocess.run(
+        ["bash", "-c", f"{command[:-1]} -- work/smoke/synthetic'"],
+        cwd=tmp_path,
+        env=with_commands(cluster.environment),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr + "".join(path.read_text() for path in tmp_path.glob("slurm-*.out"))
+    assert any((tmp_path / "work/smoke/synthetic").iterdir())
+
+
 def test_what_the_page_says_of_nodes_without_internet(tmp_path: Path) -> None:
     copy_workflow(tmp_path)
     page = (ROOT / "docs/clusters.md").read_text(encoding="utf-8")
