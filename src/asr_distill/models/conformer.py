@@ -175,8 +175,8 @@ class Attention(nn.Module):
         """Attend; mask True = may look, broadcast to (B, A, queries, keys)."""
         batch, frames, dim = x.shape
         projected = self.query_key_value(self.norm(x)).view(batch, frames, 3, self.heads, dim // self.heads)
-        query, key, value = projected.permute(2, 0, 3, 1, 4)
-        query, key = rotate(query, rotation), rotate(key, rotation)
+        query, key = rotate(projected[:, :, :2], rotation).permute(2, 0, 3, 1, 4)
+        value = projected[:, :, 2].transpose(1, 2)
         if cache is not None:
             key = cache.keys = torch.cat([cache.keys, key], dim=2)
             value = cache.values = torch.cat([cache.values, value], dim=2)
@@ -228,9 +228,24 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor) -> Tensor
     return torch.matmul(torch.softmax(scores + bias, dim=-1), value)
 
 
+class _SquaredReLU(torch.autograd.Function):
+    """With a gradient of one product, where PyTorch's for the square and the rectifier takes three slower passes."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        positive = F.relu(x)
+        ctx.save_for_backward(positive)
+        return positive.square()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        (positive,) = ctx.saved_tensors
+        return (gradient * positive).mul_(2)
+
+
 def squared_relu(x: Tensor) -> Tensor:
     """Squared ReLU (So et al. 2021), used by Hwang et al. 2022, Table 3."""
-    return F.relu(x).square()
+    return _SquaredReLU.apply(x)
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"squared_relu": squared_relu, "swish": F.silu}
@@ -256,14 +271,19 @@ def stack_frames(features: Tensor, *, stack: int) -> Tensor:
 
 
 def rotary_table(positions: Tensor, *, dim: int) -> Tensor:
-    """Return cosines and sines, (2, N, dim), of the rotation at each position (Su et al. 2021, eq. 34)."""
+    """Return cosines and sines, (2, N, dim), of the rotation at each position (Su et al. 2021, eq. 34).
+
+    Sines of the first half, which the second is taken from, are negative.
+    """
     inverse = ROTARY_BASE ** (-torch.arange(0, dim, 2, device=positions.device, dtype=torch.float32) / dim)
-    angles = (positions.float()[:, None] * inverse).repeat(1, 2)
-    return torch.stack([angles.cos(), angles.sin()])
+    angles = positions.float()[:, None] * inverse
+    cos, sin = angles.cos(), angles.sin()
+    return torch.stack([torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)])
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Rotate (B, A, N, dim) by its positions."""
-    cos, sin = rotation.to(x.dtype)
+    """Rotate (B, N, ..., dim) by its positions."""
+    frames, dim = x.shape[1], x.shape[-1]
+    cos, sin = rotation.to(x.dtype).view(2, frames, *[1] * (x.dim() - 3), dim)
     first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-second, first], dim=-1) * sin
+    return x * cos + torch.cat([second, first], dim=-1) * sin

@@ -24,8 +24,9 @@ class Dropout(nn.Module):
         if self.threshold >= 256:
             return torch.zeros_like(x)
         words = torch.empty(x.numel() // 8 + 1, dtype=torch.int64).random_(-(2**63), None)
-        keep = words.view(torch.uint8)[: x.numel()].view(x.shape) >= self.threshold
-        return x * keep.to(x.dtype).mul_(256 / (256 - self.threshold))
+        random = words.view(torch.uint8)[: x.numel()].view(x.shape)
+        keep = torch.ge(random, self.threshold, out=torch.empty(x.shape, dtype=x.dtype))  # as bools: four times slower
+        return x * keep.mul_(256 / (256 - self.threshold))
 
     def extra_repr(self) -> str:
         """Show the rate."""

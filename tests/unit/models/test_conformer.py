@@ -140,6 +140,8 @@ def test_a_bidirectional_encoder_refuses_to_stream():
 def test_activations():
     x = torch.tensor([-2.0, 0.0, 3.0])
     assert torch.equal(squared_relu(x), torch.tensor([0.0, 0.0, 9.0]))
+    spread = torch.linspace(-2, 2, 9, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(squared_relu, spread)
     inputs = torch.randn(1, 4, 8, generator=torch.Generator().manual_seed(0))
     for name, function in (("squared_relu", lambda x: x.clamp_min(0) ** 2), ("swish", lambda x: x * x.sigmoid())):
         size = EncoderSize(layers=1, dim=8, heads=2, feed_forward=12, activation=name)
@@ -163,9 +165,9 @@ def test_rotary_scores_depend_on_the_distance_alone(first, second, shift):
 
 
 def test_rotation_keeps_lengths_and_tells_positions_apart():
-    x = torch.randn(1, 1, 1, 8, generator=torch.Generator().manual_seed(0)).expand(1, 1, 40, 8)
-    turned = rotate(x, rotary_table(torch.arange(40), dim=8))[0, 0]
-    torch.testing.assert_close(turned.norm(dim=-1), x[0, 0].norm(dim=-1))
+    x = torch.randn(1, 1, 1, 8, generator=torch.Generator().manual_seed(0)).expand(1, 40, 1, 8)
+    turned = rotate(x, rotary_table(torch.arange(40), dim=8))[0, :, 0]
+    torch.testing.assert_close(turned.norm(dim=-1), x[0, :, 0].norm(dim=-1))
     torch.testing.assert_close(turned[0], x[0, 0, 0])
     apart = torch.cdist(turned, turned) + torch.eye(40)
     assert apart.min() > 1e-2
