@@ -11,6 +11,7 @@ from asr_distill.cluster import (
 )
 from asr_distill.dry_run import CostTeller
 from asr_distill.experiment import (
+    heard_sets,
     load_experiment,
     needed_runs,
     scored_parts,
@@ -293,8 +294,8 @@ def with_sets(name, sets):
 
 def run_overview(wildcards):
     """The parts that a run may use, checked: no speaker is in two uses."""
-    named = run_record(wildcards).run.audio
-    return with_sets("overview", [name for name in SETS if name in named])
+    heard = heard_sets(run_record(wildcards).run)
+    return with_sets("overview", [name for name in SETS if name in heard])
 
 
 def report_sets(wildcards):
@@ -473,8 +474,8 @@ def test_options(wildcards):
 def training_parts(wildcards):
     """The prepared parts that a run reads."""
     record = run_record(wildcards)
-    heard = [*record.labelled, *record.unlabelled, *record.dev]
-    return prepared("statistics.json", dict.fromkeys([*heard, *record.normalised_by]))
+    read = [*record.heard, *record.dev, *record.normalised_by]
+    return prepared("statistics.json", dict.fromkeys(read))
 
 
 def study_runs(wildcards, name):

@@ -22,7 +22,7 @@ from asr_distill.experiment.language_models import (
 )
 from asr_distill.experiment.loading import load_experiment, read_yaml, write_if_changed
 from asr_distill.experiment.models import CTCSize, DecoderSize, EncoderSize, ModelSize, PredictorSize
-from asr_distill.experiment.parts import scored_parts
+from asr_distill.experiment.parts import heard_sets, scored_parts
 from asr_distill.experiment.pretraining import Pretraining, SpanMasking
 from asr_distill.experiment.printed import columns_of, printed_row
 from asr_distill.experiment.resolved import (
@@ -119,6 +119,7 @@ __all__ = [
     "Verdicts",
     "WeakTeachers",
     "columns_of",
+    "heard_sets",
     "is_start",
     "load_experiment",
     "located",

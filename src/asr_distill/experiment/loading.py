@@ -17,6 +17,7 @@ from asr_distill.experiment.part_checks import check_columns, check_sets
 from asr_distill.experiment.parts import (
     named_sets,
     normalising_parts,
+    rehearsed_parts,
     study_sets,
     training_parts,
     without_missing_sets,
@@ -78,6 +79,7 @@ class Experiment:
             features=scale.features,
             labelled=labelled,
             unlabelled=unlabelled,
+            rehearsed=rehearsed_parts(run, scale),
             normalised_by=normalising_parts(self.studies[study], run, scale),
             dev=scale.parts("dev", sets=named_sets(run)) if run.recogniser != "best_rq" else (),
         )

@@ -7,7 +7,8 @@ from collections.abc import Collection
 
 from asr_distill.experiment.base import check_known
 from asr_distill.experiment.corpora import SpeakersPart
-from asr_distill.experiment.parts import NO_SET, named_sets, scored_parts, training_parts
+from asr_distill.experiment.parts import NO_SET, named_sets, rehearsed_parts, scored_parts, training_parts
+from asr_distill.experiment.runs import AnyRun
 from asr_distill.experiment.scale import Scale
 from asr_distill.experiment.starts import is_start
 from asr_distill.experiment.study import Study
@@ -111,6 +112,7 @@ def check_use_of_parts(study: Study, *, scale: Scale, where: str) -> None:
             raise ValueError(f"{at}: no part of {', '.join(run.audio)} is for training; name a set that has one")
         if run.recogniser == "transducer" and run.teacher is None and unlabelled:
             raise ValueError(f"{at}: nobody transcribes '{unlabelled[0]}' for a supervised run; leave its set out")
+        _check_rehearsal(run, scale=scale, at=f"{where}: runs.{name}.rehearsal")
         if sets and not is_start(run, scale) and not _has_tests(sets, scale=scale):
             raise ValueError(f"{at}: of {', '.join(sets)} no part has use: test, so the run cannot be judged; add one")
     for name, claim in study.claims.items():
@@ -122,6 +124,21 @@ def check_use_of_parts(study: Study, *, scale: Scale, where: str) -> None:
                         f"{where}: claims.{name}: '{run}' is not scored on {scale.conditions[condition]}, which is "
                         f"speech of the condition '{condition}'; let it ask for the set, or name another condition"
                     )
+
+
+def _check_rehearsal(run: AnyRun, *, scale: Scale, at: str) -> None:
+    """Check that what a run goes on hearing is there, has transcripts, and is in memory."""
+    if run.recogniser != "transducer" or run.rehearsal is None:
+        return
+    asked = ", ".join(run.rehearsal.audio)
+    parts = rehearsed_parts(run, scale)
+    if not parts:
+        raise ValueError(f"{at}.audio: no part of the corpus is of {asked}; name a set that has one")
+    for part in parts:
+        if (use := scale.corpus.parts[part].use) != "labelled":
+            raise ValueError(f"{at}.audio: '{part}' of {asked} has use: {use}, not labelled; name another set")
+    if scale.corpus.shard_utterances is not None:
+        raise ValueError(f"{at}: speech in shards is heard in their order and none beside it; leave it out")
 
 
 def _has_tests(sets: Collection[str], *, scale: Scale) -> bool:

@@ -16,10 +16,16 @@ def named_sets(run: AnyRun) -> tuple[Name, ...]:
     return tuple(name for name in run.audio if name not in NO_SET)
 
 
+def heard_sets(run: AnyRun) -> tuple[Name, ...]:
+    """Return the sets of parts that a run listens to: those that it asks for, and those that it rehearses."""
+    rehearsal = run.rehearsal if run.recogniser == "transducer" else None
+    return (*named_sets(run), *(rehearsal.audio if rehearsal is not None else ()))
+
+
 def study_sets(study: Study, scale: Scale) -> tuple[Name, ...]:
-    """Return the sets of parts that any run of a study asks for, in the order of the scale."""
-    named = {name for run in study.runs.values() for name in named_sets(run)}
-    return tuple(name for name in scale.corpus.sets if name in named)
+    """Return the sets of parts that any run of a study listens to, in the order of the scale."""
+    heard = {name for run in study.runs.values() for name in heard_sets(run)}
+    return tuple(name for name in scale.corpus.sets if name in heard)
 
 
 def training_parts(run: AnyRun, scale: Scale) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -32,6 +38,13 @@ def training_parts(run: AnyRun, scale: Scale) -> tuple[tuple[str, ...], tuple[st
     human = run.recogniser != "transducer" or run.human_labels
     labelled = tuple(name for name, part in heard.items() if part.use == "labelled" and human)
     return labelled, tuple(name for name in heard if name not in labelled)
+
+
+def rehearsed_parts(run: AnyRun, scale: Scale) -> tuple[str, ...]:
+    """Return the parts with transcripts that a run goes on hearing beside its own."""
+    rehearsal = run.rehearsal if run.recogniser == "transducer" else None
+    asked = set(rehearsal.audio) if rehearsal is not None else set()
+    return tuple(name for name, part in scale.corpus.parts.items() if not asked.isdisjoint(part.sets))
 
 
 def normalising_parts(study: Study, run: AnyRun, scale: Scale) -> tuple[str, ...]:
@@ -56,7 +69,7 @@ def scored_parts(run: AnyRun, scale: Scale) -> tuple[str, ...]:
 def without_missing_sets(study: Study, scale: Scale) -> tuple[Study, dict[str, str]]:
     """Return the part of a study that a scale has speech for, and its other tables and claims with what they lack."""
     missing = [name for name in study.sets if name not in scale.corpus.sets]
-    lost = {name for name, run in study.runs.items() if not set(missing).isdisjoint(named_sets(run))}
+    lost = {name for name, run in study.runs.items() if not set(missing).isdisjoint(heard_sets(run))}
     while more := {name for name, run in study.runs.items() if not lost.isdisjoint(needed_runs(run))} - lost:
         lost |= more
     if not lost:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from operator import not_
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
+from pydantic import Field
 
 from asr_distill.experiment.base import Name, Record
 from asr_distill.experiment.corpora import Corpus, Features, Tokenizer
@@ -84,10 +86,17 @@ class RunRecord(ResolvedRecord):
     """Parts with human transcripts that the run trains on."""
     unlabelled: tuple[str, ...]
     """Parts transcribed by the teacher that the run trains on."""
+    rehearsed: tuple[str, ...] = Field(default=(), exclude_if=not_)
+    """Parts with human transcripts that the run goes on hearing beside these."""
     normalised_by: tuple[str, ...] = ()
     """Parts whose mean and deviation normalise the features: the run's own where none are named."""
     dev: tuple[str, ...]
     """Parts transcribed now and then during training."""
+
+    @property
+    def heard(self) -> tuple[str, ...]:
+        """All parts that the run trains on."""
+        return (*self.labelled, *self.unlabelled, *self.rehearsed)
 
     @property
     def teacher_shift(self) -> int:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from asr_distill.experiment.base import Count, Fraction, Name, Positive, PositiveInt, Record
+from asr_distill.experiment.base import Count, Fraction, Name, Positive, PositiveInt, Record, unset
 from asr_distill.experiment.language_models import MaskKind
 from asr_distill.experiment.models import Activation
 
@@ -40,6 +40,20 @@ class PseudoLabelChoice(Record):
         if self.max_length_ratio is not None and self.min_length_ratio > self.max_length_ratio:
             raise ValueError(f"min_length_ratio: {self.min_length_ratio} is above max_length_ratio; write less")
         return self
+
+
+class Rehearsal(Record):
+    """Speech with transcripts that a run goes on hearing beside its own, so that it does not forget it."""
+
+    audio: Annotated[tuple[Name, ...], Field(min_length=1)]
+    """Sets of parts."""
+    share: Annotated[float, Field(gt=0, lt=1)]
+    """Its share of the utterances of every epoch: one pass over the run's own speech, beside which as much of the other
+    is heard as that takes, each epoch going on where the one before has stopped."""
+
+    def utterances(self, own: int) -> int:
+        """Return how many utterances go with so many of the run's own; at least one."""
+        return max(1, round(own * self.share / (1 - self.share)))
 
 
 class Run(Record):
@@ -73,6 +87,7 @@ class Run(Record):
     """Weight of the distance between the encoder states of student and teacher (Hwang et al. 2022, Table 14)."""
     audio: tuple[Name, ...] = ("labelled", "unlabelled")
     """labelled, unlabelled: the scale's speech of that use; or sets of the study, beside or instead of them."""
+    rehearsal: Rehearsal | None = Field(default=None, exclude_if=unset)
     human_labels: bool = True
     """Whether labelled speech is used with its transcripts; otherwise the teacher transcribes it too."""
     labelled_share: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -108,6 +123,8 @@ class Run(Record):
         two_kinds = set(self.audio) == {"labelled", "unlabelled"} and self.human_labels
         if self.labelled_share is not None and not two_kinds:
             raise ValueError("labelled_share: mixes two kinds of speech; leave it out, or write both as audio")
+        if self.labelled_share is not None and self.rehearsal is not None:
+            raise ValueError("rehearsal: labelled_share says what batches consist of; leave one of them out")
         taught = self.teacher is not None and (self.audio != ("labelled",) or not self.human_labels)
         if self.pseudo_labels is not None and not taught:
             raise ValueError("pseudo_labels: there are none without unlabelled speech; leave it out, or change audio")

@@ -146,6 +146,8 @@ class Start(Record):
     augmentation: str
     whole: bool = Field(default=False, exclude_if=not_)
     """Whether they start from all of it, and not from its encoder alone."""
+    rehearsed: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.0, exclude_if=not_)
+    """Share of that speech in what they hear from then on; see `Rehearsal`. Runs with a labelled_share hear none."""
 
 
 class Scale(Record):

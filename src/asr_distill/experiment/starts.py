@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asr_distill.experiment.runs import AnyRun, Run
+from asr_distill.experiment.runs import AnyRun, Rehearsal, Run
 from asr_distill.experiment.scale import Scale, Start
 from asr_distill.experiment.study import Study
 
@@ -20,7 +20,10 @@ def with_starts(study: Study, scale: Scale) -> Study:
         if run.recogniser == "transducer" and run.initial is None:
             start = f"start_{run.model}" if run.activation is None else f"start_{run.model}_{run.activation}"
             starts[start] = _start(run, scale.start)
-            runs[name] = run.model_copy(update={"initial": start, "whole_initial": scale.start.whole})
+            changes = {"initial": start, "whole_initial": scale.start.whole}
+            if scale.start.rehearsed and run.labelled_share is None:
+                changes["rehearsal"] = Rehearsal(audio=scale.start.audio, share=scale.start.rehearsed)
+            runs[name] = run.model_copy(update=changes)
     if not starts:
         return study
     for kind, taken in (
@@ -48,10 +51,11 @@ def _deviation(scale: Scale) -> str:
     parts = [part for part in scale.corpus.parts.values() if not set(part.sets).isdisjoint(scale.start.audio)]
     kind = "synthetic speech" if all(part.source == "synthetic" for part in parts) else "other speech"
     sets = ", ".join(scale.start.audio)
+    share = f"{100 * scale.start.rehearsed:g} % of the utterances that they hear from then on are such speech; "
     return (
         f"{'Recognisers' if scale.start.whole else 'Encoders'} start from ones of their size that learnt to transcribe "
-        f"{kind} ({sets}), and that is what a random start means here; those of Table 9 that are pre-trained without "
-        "transcripts are not."
+        f"{kind} ({sets}), and that is what a random start means here; {share if scale.start.rehearsed else ''}"
+        "those of Table 9 that are pre-trained without transcripts are not."
     )
 
 

@@ -120,7 +120,7 @@ def training_memory(
 def _utterance_bytes(run: RunRecord, *, scale: Scale, speech: Mapping[str, Speech]) -> float:
     """Return the bytes that are kept of a long utterance until its gradients are there."""
     vocabulary = vocabulary_of(run.run.recogniser, scale)
-    mean = mean_utterance([speech[part] for part in (*run.labelled, *run.unlabelled)], vocabulary=vocabulary)
+    mean = mean_utterance([speech[part] for part in run.heard], vocabulary=vocabulary)
     size = run.model.encoder
     frames = LONGEST * mean.frames(run.features, stack=size.stack)
     rows = LONGEST * mean.labels + 1
@@ -141,7 +141,7 @@ def _utterance_bytes(run: RunRecord, *, scale: Scale, speech: Mapping[str, Speec
 def _features_in_memory(run: RunRecord, *, speech: Mapping[str, Speech]) -> float:
     """Return the gigabytes of a run's features, where they are few enough to be kept."""
     speeds = run.features.speed_perturbation
-    hours = sum(speech[part].hours for part in (*run.labelled, *run.unlabelled)) * sum(1 / speed for speed in speeds)
+    hours = sum(speech[part].hours for part in run.heard) * sum(1 / speed for speed in speeds)
     kept = hours if hours < run.features.cache_hours else 0.0
     return kept * FEATURE_BYTES_IN_MEMORY * _numbers_of_an_hour(run.features) / 1e9
 

@@ -89,7 +89,7 @@ def training_step(run: RunRecord, *, experiment: Experiment, speech: Mapping[str
     """Return the mean work of a step of a training run, looks at the dev sets included."""
     scale, study = experiment.scale, experiment.studies[run.study]
     vocabulary = vocabulary_of(run.run.recogniser, scale)
-    heard = mean_utterance([speech[part] for part in (*run.labelled, *run.unlabelled)], vocabulary=vocabulary)
+    heard = mean_utterance([speech[part] for part in run.heard], vocabulary=vocabulary)
     if run.run.recogniser == "ctc":
         one = _ctc(run, heard, vocabulary=vocabulary)
     elif run.run.recogniser == "best_rq":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -72,24 +73,25 @@ class TrainingData:
     """All utterances of a run with their token ids, in batches, epoch after epoch, the same order for the same seed.
 
     They are one shuffled pool; for a run with a `labelled_share` two, of which every batch takes that share of labelled
-    utterances, and an epoch is one pass over the unlabelled ones.
+    utterances, and an epoch is one pass over the unlabelled ones. Rehearsed utterances come beside one pool.
 
     Raises:
         ValueError: when one of two pools is smaller than what a batch takes of it.
     """
 
-    def __init__(self, cuts: CutSet, *, run: RunRecord):
+    def __init__(self, cuts: CutSet, *, run: RunRecord, rehearsed: Sequence[Cut] = ()):
         self.cuts, self.run = cuts, run
-        self.reader = FeatureReader(cuts, cache_hours=run.features.cache_hours)
+        self.rehearsed = random.Random(run.seed).sample(rehearsed, len(rehearsed))
+        self.reader = FeatureReader(chain(cuts, rehearsed), cache_hours=run.features.cache_hours)
         mixed = run.run.recogniser == "transducer" and run.run.labelled_share is not None
         self.pools = _pools(cuts, run=run) if mixed else None
 
     def transcripts(self) -> dict[str, Sequence[int]]:
         """Return the token ids of every utterance, by its id; copies at other speeds have the same."""
-        return {original_id(cut): cut.tokens for cut in self.cuts}
+        return {original_id(cut): cut.tokens for cut in chain(self.cuts, self.rehearsed)}
 
     def hours(self) -> tuple[float, float]:
-        """Return the hours of labelled and of unlabelled speech, copies at other speeds left out."""
+        """Return the hours of labelled and of unlabelled speech, copies at other speeds and rehearsed ones left out."""
         hours = {True: 0.0, False: 0.0}
         for cut in self.cuts:
             if original_id(cut) == cut.id:
@@ -196,7 +198,11 @@ class TrainingData:
 
     def _heard(self, cuts: CutSet, epoch: int) -> CutSet:
         """Return the utterances of a pool that an epoch goes through."""
-        return cuts
+        if not self.rehearsed:
+            return cuts
+        beside = self.run.run.rehearsal.utterances(len(cuts))
+        numbers = range(epoch * beside, (epoch + 1) * beside)
+        return CutSet.from_cuts(chain(cuts, (self.rehearsed[number % len(self.rehearsed)] for number in numbers)))
 
     def _size(self, cuts: CutSet, epoch: int) -> int:
         """Return how many these are."""
@@ -232,13 +238,14 @@ def load_training_data(
     choice = run.run.pseudo_labels if run.run.recogniser == "transducer" else None
     transcripts = read_pseudo_labels(pseudo_labels, choice=choice, where=f"{run.name}: pseudo_labels")
     if tokenizer is None:
-        cuts = [(cut, "") for cut in read_cuts(corpus / part for part in (*run.labelled, *run.unlabelled))]
+        cuts = [(cut, "") for cut in read_cuts(corpus / part for part in run.heard)]
     else:
-        cuts = [*_labelled(run, corpus=corpus), *_unlabelled(run, corpus=corpus, transcripts=transcripts)]
+        cuts = [*_labelled(run.labelled, corpus=corpus), *_unlabelled(run, corpus=corpus, transcripts=transcripts)]
     check_batch(run, found=len(cuts))
-    for cut, text in cuts:
+    rehearsed = list(_labelled(run.rehearsed, corpus=corpus))
+    for cut, text in chain(cuts, rehearsed):
         cut.custom = (cut.custom or {}) | {"tokens": tokenizer.encode(text) if tokenizer is not None else []}
-    return TrainingData(CutSet.from_cuts(cut for cut, _ in cuts), run=run)
+    return TrainingData(CutSet.from_cuts(cut for cut, _ in cuts), run=run, rehearsed=[cut for cut, _ in rehearsed])
 
 
 def check_batch(run: RunRecord, *, found: int) -> None:
@@ -299,8 +306,8 @@ def _interleaved(some: Sequence[Cut], others: Sequence[Cut]) -> list[Cut]:
     return [cut for _, cut in sorted(placed, key=lambda pair: pair[0])]
 
 
-def _labelled(run: RunRecord, *, corpus: Path) -> Iterator[tuple[Cut, str]]:
-    for cut in read_cuts(corpus / part for part in run.labelled):
+def _labelled(parts: Sequence[str], *, corpus: Path) -> Iterator[tuple[Cut, str]]:
+    for cut in read_cuts(corpus / part for part in parts):
         yield cut, cut.supervisions[0].text
 
 

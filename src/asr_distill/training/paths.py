@@ -37,6 +37,6 @@ def fingerprint(run: RunRecord, *, paths: TrainingPaths) -> str:
         if path is not None:
             with path.open("rb") as file:  # soft labels may take gigabytes
                 digest.update(hashlib.file_digest(file, "sha256").digest())
-    for part in (*run.labelled, *run.unlabelled, *run.normalised_by):
+    for part in (*run.heard, *run.normalised_by):
         digest.update((paths.corpus / part / "statistics.json").read_bytes())
     return digest.hexdigest()

@@ -175,7 +175,7 @@ def in_shards(run: RunRecord, *, corpus: Path) -> bool:
     Raises:
         ValueError: where some are and some are not.
     """
-    found = {part: (corpus / part / INDEX).exists() for part in (*run.labelled, *run.unlabelled)}
+    found = {part: (corpus / part / INDEX).exists() for part in run.heard}
     if any(found.values()) and not all(found.values()):
         wrong = next(part for part, there in found.items() if not there)
         raise ValueError(f"{corpus / wrong}: is not stored in shards as other parts of {run.name} are; prepare it anew")

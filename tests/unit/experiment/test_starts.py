@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from asr_distill.experiment import load_experiment
 from asr_distill.reporting.looks import figure_groups
@@ -64,6 +65,55 @@ def test_a_scale_may_start_from_the_whole_recogniser():
     assert "whole_initial" not in experiment.run("soft_vs_hard", "start_small", seed=0).to_yaml()
     told = experiment.record("soft_vs_hard", "core").deviations
     assert len([text for text in told if text.startswith("Recognisers start from ones")]) == 1
+
+
+def test_what_was_heard_first_may_be_rehearsed():
+    experiment = load(start={**START, "rehearsed": 0.25})
+    runs = experiment.studies["soft_vs_hard"].runs
+    hearing = {name for name, run in runs.items() if run.recogniser == "transducer" and run.rehearsal is not None}
+    starts = {name for name in runs if name.startswith("start")}
+    assert hearing == {
+        name
+        for name, run in runs.items()
+        if run.recogniser == "transducer" and run.initial in starts and run.labelled_share is None
+    }
+    assert {"teacher", "small_soft"} <= hearing
+    assert runs["hard_half_labelled"].rehearsal is None
+    record = experiment.run("soft_vs_hard", "small_soft", seed=0)
+    assert record.rehearsed == ("spoken",)
+    assert (record.labelled, record.unlabelled) == (("train-clean",), ("small",))
+    assert record.heard == ("train-clean", "small", "spoken")
+    assert record.normalised_by == ("train-clean",)
+    assert record.run.rehearsal.utterances(300) == 100
+    assert "rehears" not in load().run("soft_vs_hard", "small_soft", seed=0).to_yaml()
+    told = experiment.record("soft_vs_hard", "core").deviations
+    assert len([text for text in told if "25 % of the utterances that they hear from then on" in text]) == 1
+    assert not [text for text in load().record("soft_vs_hard", "core").deviations if "from then on" in text]
+
+
+REHEARSAL = {"audio": ["spoken"], "share": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("rehearsal", "part", "corpus", "told"),
+    [
+        ({**REHEARSAL, "audio": ["spokn"]}, SPOKEN, {}, r"\.audio: no part of the corpus is of spokn; name a set"),
+        (REHEARSAL, {**SPOKEN, "use": "unlabelled"}, {}, r"\.audio: 'spoken' of spoken has use: unlabelled, not lab"),
+        (REHEARSAL, SPOKEN, {"shard_utterances": 4}, r": speech in shards is heard in their order and none beside it"),
+        ({**REHEARSAL, "share": 1.0}, SPOKEN, {}, r"\.share: .*less than 1"),
+    ],
+)
+def test_mistakes_in_a_run_s_rehearsal(tmp_path, rehearsal, part, corpus, told):
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    path = tmp_path / "config/studies/soft_vs_hard.yaml"
+    study = yaml.safe_load(path.read_text(encoding="utf-8"))
+    study["runs"]["teacher"]["rehearsal"] = rehearsal
+    study["sets"]["spoken"] = "speech to rehearse"
+    path.write_text(yaml.safe_dump(study), encoding="utf-8")
+    overrides = {"corpus": {"parts": {"spoken": part}, **corpus}}
+    with pytest.raises(ValueError, match=rf"runs\.teacher\.rehearsal{told}") as error:
+        load_experiment({"scale": "smoke", "overrides": overrides, "studies": ["soft_vs_hard"]}, root=tmp_path)
+    assert "\n" not in str(error.value)
 
 
 def test_a_start_is_built_with_what_needs_it_and_no_more():

@@ -110,6 +110,7 @@ def make_run():
                 "features": {"mel_bins": BINS, "speed_perturbation": [1.0, 1.25]},
                 "labelled": ["train"] if "labelled" in run["audio"] else [],
                 "unlabelled": ["quiet"] if "unlabelled" in run["audio"] else [],
+                "rehearsed": ["dev"] if "rehearsal" in run else [],
                 "dev": ["dev"],
             }
         )

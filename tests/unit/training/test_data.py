@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import json
 from unittest import mock
@@ -110,9 +111,10 @@ def assert_same(one, other):
         assert same, name
 
 
-def test_batches_go_on_identically_from_any_position(corpus, make_run):
-    run = make_run("hard", phase={"batch_utterances": 7})
-    whole = list(itertools.islice(load(corpus, run).batches(), 14))
+@pytest.mark.parametrize("rehearsing", [{}, {"rehearsal": {"audio": ["other"], "share": 0.2}}])
+def test_batches_go_on_identically_from_any_position(corpus, make_run, rehearsing):
+    run = make_run("hard", phase={"batch_utterances": 7}, **rehearsing)
+    whole = list(itertools.islice(load(corpus, run).batches(), 17))
     assert whole[-1][1] >= 2  # a few epochs
     for done in (1, 3, 5, 6, 10):
         _, epoch, position = whole[done - 1]
@@ -158,6 +160,27 @@ def test_hours_leave_out_copies_and_dropped_utterances(corpus, make_run):
     assert labelled == pytest.approx(sum(cut.duration for cut in originals if cut.id.startswith("t")) / 3600)
     assert unlabelled == pytest.approx(sum(cut.duration for cut in originals if cut.id.startswith("q")) / 3600)
     assert len(originals) == 13 + 4
+
+
+def test_rehearsed_speech_comes_beside_a_run_s_own_by_turns(corpus, make_run):
+    run = make_run("hard", phase={"batch_utterances": 4}, rehearsal={"audio": ["other"], "share": 0.125})
+    data = load(corpus, run)
+    own = sorted(cut.id for cut in data.cuts)
+    assert len(own) == 2 * (13 + 4)
+    heard = [[cut for batch in epoch_batches(data, epoch) for cut in batch] for epoch in range(4)]
+    rehearsed = []
+    for cuts in heard:
+        assert sorted(cut.id for cut in cuts if not cut.id.startswith("dev")) == own
+        rehearsed += [cut for cut in cuts if cut.id.startswith("dev")]
+        assert len(cuts) == len(own) + 5  # a share of 5 / 39
+    times = collections.Counter(cut.id for cut in rehearsed)
+    assert sorted(times.values()) == [6, 7, 7]  # dev parts have no copies at other speeds
+    assert all(cut.tokens for cut in rehearsed)
+    assert data.transcripts().keys() >= times.keys()
+    assert hours_by_part(run, data=data) == hours_by_part(run, data=load(corpus, make_run("hard")))
+    assert [[cut.id for cut in cuts] for cuts in heard] == [
+        [cut_id for ids in epoch_ids(load(corpus, run), epoch) for cut_id in ids] for epoch in range(4)
+    ]
 
 
 def test_several_files_of_pseudo_labels_are_read_together(tmp_path):
