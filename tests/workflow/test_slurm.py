@@ -69,9 +69,9 @@ def command(*words: str, config: tuple[str, ...] = ("scale=smoke", "studies=[sof
     return [sys.executable, "-m", "snakemake", *words, *profile, "--cores", "2", "--config", *config]
 
 
-def run(cluster: Cluster, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def call(cluster: Cluster, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*words),
+        words,
         cwd=folder,
         env=with_commands(cluster.environment),
         capture_output=True,
@@ -79,6 +79,10 @@ def run(cluster: Cluster, folder: Path, *words: str) -> subprocess.CompletedProc
         check=False,
         timeout=300,
     )
+
+
+def run(cluster: Cluster, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return call(cluster, folder, *command(*words))
 
 
 def errors(done: subprocess.CompletedProcess[str]) -> list[str]:
@@ -151,17 +155,9 @@ def test_a_path_that_a_node_lacks_is_said_before_anything_is_computed(cluster: C
 def test_a_whole_scale_may_be_one_job(cluster: Cluster, tmp_path: Path) -> None:
     copy_workflow(tmp_path)
     page = (ROOT / "docs/clusters.md").read_text(encoding="utf-8")
-    command = next(line for line in page.splitlines() if line.startswith("sbatch "))
-    assert command.endswith("scale=smoke'")
-    done = subprocess.run(
-        ["bash", "-c", f"{command[:-1]} -- work/smoke/synthetic'"],
-        cwd=tmp_path,
-        env=with_commands(cluster.environment),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    line = next(line for line in page.splitlines() if line.startswith("sbatch "))
+    assert line.endswith("scale=smoke'")
+    done = call(cluster, tmp_path, "bash", "-c", f"{line[:-1]} -- work/smoke/synthetic'")
     assert done.returncode == 0, done.stderr + "".join(path.read_text() for path in tmp_path.glob("slurm-*.out"))
     assert any((tmp_path / "work/smoke/synthetic").iterdir())
 
