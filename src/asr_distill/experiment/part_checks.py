@@ -7,7 +7,14 @@ from collections.abc import Collection
 
 from asr_distill.experiment.base import check_known
 from asr_distill.experiment.corpora import SpeakersPart
-from asr_distill.experiment.parts import NO_SET, named_sets, rehearsed_parts, scored_parts, training_parts
+from asr_distill.experiment.parts import (
+    NO_SET,
+    named_sets,
+    rehearsed_parts,
+    rehearsed_sets,
+    scored_parts,
+    training_parts,
+)
 from asr_distill.experiment.runs import AnyRun
 from asr_distill.experiment.scale import Scale
 from asr_distill.experiment.starts import is_start
@@ -128,9 +135,9 @@ def check_use_of_parts(study: Study, *, scale: Scale, where: str) -> None:
 
 def _check_rehearsal(run: AnyRun, *, scale: Scale, at: str) -> None:
     """Check that what a run goes on hearing is there, has transcripts, and is in memory."""
-    if run.recogniser != "transducer" or run.rehearsal is None:
+    if not rehearsed_sets(run):
         return
-    asked = ", ".join(run.rehearsal.audio)
+    asked = ", ".join(rehearsed_sets(run))
     parts = rehearsed_parts(run, scale)
     if not parts:
         raise ValueError(f"{at}.audio: no part of the corpus is of {asked}; name a set that has one")

@@ -16,10 +16,15 @@ def named_sets(run: AnyRun) -> tuple[Name, ...]:
     return tuple(name for name in run.audio if name not in NO_SET)
 
 
+def rehearsed_sets(run: AnyRun) -> tuple[Name, ...]:
+    """Return the sets of parts that a run goes on hearing beside its own speech."""
+    rehearsal = run.rehearsal if run.recogniser == "transducer" else None
+    return rehearsal.audio if rehearsal is not None else ()
+
+
 def heard_sets(run: AnyRun) -> tuple[Name, ...]:
     """Return the sets of parts that a run listens to: those that it asks for, and those that it rehearses."""
-    rehearsal = run.rehearsal if run.recogniser == "transducer" else None
-    return (*named_sets(run), *(rehearsal.audio if rehearsal is not None else ()))
+    return (*named_sets(run), *rehearsed_sets(run))
 
 
 def study_sets(study: Study, scale: Scale) -> tuple[Name, ...]:
@@ -42,8 +47,7 @@ def training_parts(run: AnyRun, scale: Scale) -> tuple[tuple[str, ...], tuple[st
 
 def rehearsed_parts(run: AnyRun, scale: Scale) -> tuple[str, ...]:
     """Return the parts with transcripts that a run goes on hearing beside its own."""
-    rehearsal = run.rehearsal if run.recogniser == "transducer" else None
-    asked = set(rehearsal.audio) if rehearsal is not None else set()
+    asked = set(rehearsed_sets(run))
     return tuple(name for name, part in scale.corpus.parts.items() if not asked.isdisjoint(part.sets))
 
 
